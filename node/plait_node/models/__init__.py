@@ -1,0 +1,5 @@
+"""Publish, serve and fetch model weights."""
+
+from __future__ import annotations
+
+__all__: list[str] = []

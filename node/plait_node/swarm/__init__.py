@@ -1,0 +1,5 @@
+"""Know who serves which block: signed records in a DHT, routes."""
+
+from __future__ import annotations
+
+__all__: list[str] = []
