@@ -1,0 +1,1 @@
+"""Messages generated from proto/ by `make gen`; edits here are overwritten."""
