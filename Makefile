@@ -1,13 +1,66 @@
 # The only verbs of this repository. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down test chain-test lint types fmt gen docs check
+.PHONY: help setup demo up down test chain-test lint types fmt gen gen-check docs setup-test check
 
 PYTHON ?= python3
 PY := .venv/bin/python
+RUFF := .venv/bin/ruff
 FORGE := .venv/bin/forge
+PYTEST := $(PY) -m pytest
+COVERAGE := --cov --cov-report=term --cov-report=json:build/coverage/coverage.json
 
 help: ## List the verbs.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: ## Fetch everything: .venv, torch, Node.js packages (PLAIT_TORCH_INDEX picks torch's build). Again: under 1 s.
+setup: ## Fetch everything into .venv and node_modules (PLAIT_TORCH_INDEX picks torch's build); a second run ends at once.
 	@$(PYTHON) tools/setup
+
+demo: setup ## Run a whole network here: ask, verify, settle, audit, end it. Writes build/demo/summary.json.
+	@$(PY) examples/demo
+
+up: setup ## Start the demo's network and leave it running; prints its URLs and a funded key.
+	@$(PY) -m plait_node.localnet up
+
+down: setup ## Stop what `make up` started.
+	@$(PY) -m plait_node.localnet down
+
+test: setup ## Every test: Solidity, one brownie scenario, pytest with coverage.
+	$(FORGE) test
+	tools/brownie_env.sh
+	@mkdir -p build/coverage && rm -f build/coverage/data*
+	$(PYTEST) $(COVERAGE)
+
+chain-test: setup ## The part of `test` that needs an EVM.
+	$(FORGE) test
+	tools/brownie_env.sh
+	$(PYTEST) chain_tests
+
+lint: setup ## Style, house budgets, direction of imports.
+	$(RUFF) check .
+	$(RUFF) format --check .
+	$(FORGE) fmt --check
+	.venv/bin/lint-imports --no-logo --cache-dir build/import-linter
+
+types: setup ## Strict types on every package.
+	.venv/bin/node node_modules/pyright/index.js
+
+fmt: setup ## Format Python and Solidity in place.
+	$(RUFF) check --fix-only --quiet .
+	$(RUFF) format .
+	$(FORGE) fmt
+
+gen: setup ## Write generated code: messages and stubs from proto/, ABIs and bytecode from contracts/.
+	$(PY) tools/gen_proto.py
+	$(PY) tools/gen_contracts.py
+
+gen-check: setup
+	$(PY) tools/gen_proto.py --check
+	$(PY) tools/gen_contracts.py --check
+
+docs: setup ## Write docs/cli from the commands' own help.
+	$(PY) tools/gen_docs.py
+
+setup-test: setup
+	$(PYTEST) -m setup tests/architecture
+
+check: lint types gen-check setup-test test ## What CI runs: lint, types, generated code up to date, set-up without compilers, every test.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +17,6 @@ from importlib.resources import files
 from pathlib import Path
 
 from google.protobuf.descriptor_pb2 import FileDescriptorSet, MethodDescriptorProto, ServiceDescriptorProto
-from grpc_tools import protoc  # pyright: ignore[reportMissingTypeStubs] - the package ships none
 
 ROOT = Path(__file__).resolve().parent.parent
 PROTO = ROOT / "proto"
@@ -74,7 +74,8 @@ def run_protoc(scratch: Path, sources: Sequence[Path]) -> None:
     well_known = files("grpc_tools") / "_proto"
     outputs = [f"--{kind}={scratch}" for kind in ("python_out", "pyi_out", "grpc_python_out")]
     described = [f"--descriptor_set_out={scratch / 'set.bin'}", f"-I{PROTO}", f"-I{well_known}"]
-    if protoc.main(["protoc", *described, *outputs, *map(str, sources)]) != 0:
+    command = [sys.executable, "-m", "grpc_tools.protoc", *described, *outputs, *map(str, sources)]
+    if subprocess.run(command, check=False).returncode != 0:
         raise GenerationError("protoc refused proto/; its message is above")
 
 
