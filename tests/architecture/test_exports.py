@@ -1,0 +1,45 @@
+"""Every package says what it exports, in order, and can be imported from a fresh interpreter without side effects."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import pkgutil
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+ROOTS = ("plait", "plait_model", "plait_audit", "plait_node")
+GENERATED = ("plait.protocol.pb", "plait.protocol.abi", "plait_node.wire.generated")
+LAZY = ("torch", "transformers", "plait_model", "grpc", "libtorrent", "nats", "starlette", "pyarrow")
+
+
+def packages() -> Iterator[str]:
+    """Yield the dotted name of every package of the distribution that a person wrote."""
+    for root in ROOTS:
+        yield root
+        path = importlib.import_module(root).__path__
+        for module in pkgutil.walk_packages(path, prefix=f"{root}."):
+            if module.ispkg and not module.name.startswith(GENERATED):
+                yield module.name
+
+
+@pytest.mark.parametrize("name", list(packages()))
+def test_all_of_package_is_sorted_unique_and_importable(name: str) -> None:
+    package = importlib.import_module(name)
+
+    exported = package.__all__
+
+    assert list(exported) == sorted(set(exported), key=str), f"{name}.__all__ is not sorted, or names something twice"
+    missing = [each for each in exported if not hasattr(package, each)]
+    assert not missing, f"{name}.__all__ names what it does not have: {missing}"
+
+
+def test_import_plait_in_fresh_interpreter_loads_nothing_of_the_extras() -> None:
+    script = f"import json, sys, plait; print(json.dumps([m for m in {LAZY!r} if m in sys.modules]))"
+
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+
+    assert json.loads(done.stdout) == [], "import plait must work, and be quick, without the extras"
