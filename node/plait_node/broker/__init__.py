@@ -1,5 +1,30 @@
-"""Carry jobs and results over NATS JetStream."""
+"""Carry jobs and results between gateways and workers: NATS JetStream, or memory within one process."""
 
 from __future__ import annotations
 
-__all__: list[str] = []
+from plait_node.broker.errors import (
+    BrokerClosedError,
+    BrokerDownError,
+    BrokerError,
+    MessageTooLargeError,
+    ServerStartError,
+    UnreadableMessageError,
+)
+from plait_node.broker.face import Acknowledged, Broker, DeadLetter, Delivery, Notice, Result
+from plait_node.broker.memory import MemoryBroker
+
+__all__ = [
+    "Acknowledged",
+    "Broker",
+    "BrokerClosedError",
+    "BrokerDownError",
+    "BrokerError",
+    "DeadLetter",
+    "Delivery",
+    "MemoryBroker",
+    "MessageTooLargeError",
+    "Notice",
+    "Result",
+    "ServerStartError",
+    "UnreadableMessageError",
+]

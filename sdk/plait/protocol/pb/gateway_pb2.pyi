@@ -123,6 +123,40 @@ class CancelCall(_message.Message):
     cancel: _signed_pb2.SignedCancel
     def __init__(self, cancel: _Optional[_Union[_signed_pb2.SignedCancel, _Mapping[str, object]]] = ...) -> None: ...
 
+class WorkerOffer(_message.Message):
+    __slots__ = ("record", "body")
+    RECORD_FIELD_NUMBER: _ClassVar[int]
+    BODY_FIELD_NUMBER: _ClassVar[int]
+    record: _signed_pb2.SignedRecord
+    body: bytes
+    def __init__(self, record: _Optional[_Union[_signed_pb2.SignedRecord, _Mapping[str, object]]] = ..., body: _Optional[bytes] = ...) -> None: ...
+
+class OfferBody(_message.Message):
+    __slots__ = ("version", "prekey", "model", "hardware", "tier", "cohort", "terms", "max_input", "max_output", "share", "room")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    PREKEY_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    HARDWARE_FIELD_NUMBER: _ClassVar[int]
+    TIER_FIELD_NUMBER: _ClassVar[int]
+    COHORT_FIELD_NUMBER: _ClassVar[int]
+    TERMS_FIELD_NUMBER: _ClassVar[int]
+    MAX_INPUT_FIELD_NUMBER: _ClassVar[int]
+    MAX_OUTPUT_FIELD_NUMBER: _ClassVar[int]
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    ROOM_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    prekey: _signed_pb2.SignedPrekey
+    model: bytes
+    hardware: str
+    tier: str
+    cohort: str
+    terms: _containers.RepeatedCompositeFieldContainer[_signed_pb2.Terms]
+    max_input: int
+    max_output: int
+    share: int
+    room: int
+    def __init__(self, version: _Optional[int] = ..., prekey: _Optional[_Union[_signed_pb2.SignedPrekey, _Mapping[str, object]]] = ..., model: _Optional[bytes] = ..., hardware: _Optional[str] = ..., tier: _Optional[str] = ..., cohort: _Optional[str] = ..., terms: _Optional[_Iterable[_Union[_signed_pb2.Terms, _Mapping[str, object]]]] = ..., max_input: _Optional[int] = ..., max_output: _Optional[int] = ..., share: _Optional[int] = ..., room: _Optional[int] = ...) -> None: ...
+
 class NodeBody(_message.Message):
     __slots__ = ("version", "first", "last", "profile", "step_micros", "free_steps", "queue", "price", "dialable", "certificate")
     VERSION_FIELD_NUMBER: _ClassVar[int]

@@ -1,0 +1,284 @@
+"""A broker inside one process: the same face and promises as NATS, nothing kept after it is closed."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+
+from google.protobuf.message import Message
+
+from plait.protocol.pb import gateway_pb2, signed_pb2
+from plait_node.broker.errors import BrokerClosedError, MessageTooLargeError
+from plait_node.broker.face import (
+    MAX_DELIVERIES,
+    MESSAGE_LIMIT,
+    OFFER_LIFE_S,
+    PRIORITIES,
+    Acknowledged,
+    DeadLetter,
+    Delivery,
+    Notice,
+    Result,
+)
+from plait_node.broker.pulse import pulse
+
+
+@dataclass(slots=True, kw_only=True)
+class _Entry:
+    """One job of a group: waiting when `lease` is None, else in the hands of that delivery."""
+
+    group: bytes
+    priority: int
+    number: int
+    request: bytes
+    payload: bytes
+    deliveries: int = 0
+    lease: asyncio.TimerHandle | None = None
+    holder: int = 0
+
+
+# kind, owner, request
+_Subject = tuple[str, bytes, bytes]
+# sequence, worker, payload
+_Row = tuple[int, bytes, bytes]
+
+
+class MemoryBroker:
+    """Keep jobs, results, payments and offers in this process."""
+
+    def __init__(self, clock: Callable[[], float], *, ack_wait_s: float = 10.0) -> None:
+        self._clock = clock
+        self._ack_wait_s = ack_wait_s
+        self._numbers = itertools.count(1)
+        self._waiting: dict[bytes, list[tuple[int, int, _Entry]]] = {}
+        self._live: dict[bytes, _Entry] = {}
+        self._logs: dict[_Subject, list[_Row]] = {}
+        self._named: set[str] = set()
+        self._offers: dict[tuple[bytes, bytes], tuple[float, bytes]] = {}
+        self._dead: list[DeadLetter] = []
+        self._changed = asyncio.Condition()
+        self._closed = False
+
+    async def publish_job(self, group: bytes, priority: int, call: gateway_pb2.JobCall, *, request: bytes) -> bool:
+        """Hand a job to a group; return False when this request was published before."""
+        if priority not in PRIORITIES:
+            raise ValueError(f"priority {priority} is not one of {PRIORITIES}")
+        payload = self._payload(call)
+        if not self._first(f"job.{request.hex()}"):
+            return False
+        entry = _Entry(group=group, priority=priority, number=next(self._numbers), request=request, payload=payload)
+        self._live[request] = entry
+        await self._queue(entry)
+        return True
+
+    async def jobs(self, group: bytes) -> AsyncIterator[Delivery]:
+        """Yield jobs for a worker of this group, urgent ones first."""
+        while True:
+            entry = await self._take(group)
+            if entry.deliveries > MAX_DELIVERIES:
+                await self._bury(entry, f"handed out {MAX_DELIVERIES} times without an end")
+                continue
+            yield _MemoryDelivery(self, entry)
+
+    async def backlog(self, group: bytes) -> int:
+        """Count the jobs of a group that are waiting or running."""
+        return sum(1 for entry in self._live.values() if entry.group == group)
+
+    async def publish_result(
+        self, gateway: bytes, request: bytes, worker: bytes, event: gateway_pb2.ResultEvent, *, key: str
+    ) -> None:
+        """Append an event of an answer; a repeated key is dropped."""
+        if len(worker) != 20:
+            raise ValueError("a worker is named by its owner's 20 bytes")
+        await self._append(("result", gateway, request), event, by=worker, key=key)
+
+    async def results(self, gateway: bytes, request: bytes, *, after: int = 0) -> AsyncIterator[Result]:
+        """Yield results after a sequence, then wait for more."""
+        async for sequence, worker, payload in self._follow(("result", gateway, request), after):
+            event = gateway_pb2.ResultEvent.FromString(payload)
+            yield Result(sequence=sequence, worker=worker, event=event)
+
+    async def forget_results(self, gateway: bytes, request: bytes) -> None:
+        """Drop an answer that was delivered and paid."""
+        self._logs.pop(("result", gateway, request), None)
+
+    async def publish_pay(self, worker: bytes, request: bytes, notice: gateway_pb2.PayNotice, *, key: str) -> None:
+        """Forward a payment or a cancellation to the worker of a request."""
+        await self._append(("pay", worker, request), notice, key=key)
+
+    async def payments(self, worker: bytes, request: bytes, *, after: int = 0) -> AsyncIterator[Notice]:
+        """Yield payments after a sequence, then wait for more."""
+        async for sequence, _, payload in self._follow(("pay", worker, request), after):
+            yield Notice(sequence=sequence, notice=gateway_pb2.PayNotice.FromString(payload))
+
+    async def publish_ack(self, gateway: bytes, request: bytes, ack: signed_pb2.Acknowledgement, *, key: str) -> None:
+        """Tell the gateway that its forwarded payment was journaled."""
+        await self._append(("ack", gateway, request), ack, key=key)
+
+    async def acks(self, gateway: bytes, request: bytes, *, after: int = 0) -> AsyncIterator[Acknowledged]:
+        """Yield acknowledgements after a sequence, then wait for more."""
+        async for sequence, _, payload in self._follow(("ack", gateway, request), after):
+            yield Acknowledged(sequence=sequence, ack=signed_pb2.Acknowledgement.FromString(payload))
+
+    async def offer(self, worker: bytes, model: bytes, offer: gateway_pb2.WorkerOffer) -> None:
+        """Put what this worker offers for a model."""
+        self._offers[model, worker] = (self._clock() + OFFER_LIFE_S, self._payload(offer))
+
+    async def withdraw_offer(self, worker: bytes, model: bytes) -> None:
+        """Take this worker's offer for a model back."""
+        self._offers.pop((model, worker), None)
+
+    async def offers(self) -> list[gateway_pb2.WorkerOffer]:
+        """Return every live offer."""
+        now = self._clock()
+        live = sorted((key, payload) for key, (until, payload) in self._offers.items() if until > now)
+        return [gateway_pb2.WorkerOffer.FromString(payload) for _, payload in live]
+
+    async def dead_letters(self) -> list[DeadLetter]:
+        """Return the jobs that were given up."""
+        return list(self._dead)
+
+    async def close(self) -> None:
+        """Wake every reader with `BrokerClosedError`."""
+        self._closed = True
+        for entry in self._live.values():
+            if entry.lease is not None:
+                entry.lease.cancel()
+        async with self._changed:
+            self._changed.notify_all()
+
+    def _payload(self, message: Message) -> bytes:
+        if self._closed:
+            raise BrokerClosedError
+        payload = message.SerializeToString()
+        if len(payload) > MESSAGE_LIMIT:
+            raise MessageTooLargeError(len(payload), MESSAGE_LIMIT)
+        return payload
+
+    def _first(self, name: str) -> bool:
+        if name in self._named:
+            return False
+        self._named.add(name)
+        return True
+
+    async def _append(self, subject: _Subject, message: Message, *, by: bytes = b"", key: str) -> None:
+        payload = self._payload(message)
+        if not self._first(f"{subject}.{by.hex()}.{key}"):
+            return
+        self._logs.setdefault(subject, []).append((next(self._numbers), by, payload))
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def _follow(self, subject: _Subject, after: int) -> AsyncIterator[_Row]:
+        last = after
+        while True:
+            fresh = [row for row in self._logs.get(subject, []) if row[0] > last]
+            for row in fresh:
+                last = row[0]
+                yield row
+            if not fresh:
+                await self._wait(lambda seen=last: self._has(subject, seen))
+
+    def _has(self, subject: _Subject, after: int) -> bool:
+        rows = self._logs.get(subject, [])
+        return bool(rows) and rows[-1][0] > after
+
+    async def _wait(self, ready: Callable[[], bool]) -> None:
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._closed or ready())
+        if self._closed:
+            raise BrokerClosedError
+
+    async def _queue(self, entry: _Entry) -> None:
+        waiting = self._waiting.setdefault(entry.group, [])
+        heapq.heappush(waiting, (entry.priority, entry.number, entry))
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def _take(self, group: bytes) -> _Entry:
+        waiting = self._waiting.setdefault(group, [])
+        await self._wait(lambda: bool(waiting))
+        _, _, entry = heapq.heappop(waiting)
+        entry.deliveries += 1
+        entry.holder += 1
+        self._lend(entry)
+        return entry
+
+    def _lend(self, entry: _Entry) -> None:
+        if entry.lease is not None:
+            entry.lease.cancel()
+        loop = asyncio.get_running_loop()
+        entry.lease = loop.call_later(self._ack_wait_s, self._expire, entry, entry.holder)
+
+    def _expire(self, entry: _Entry, holder: int) -> None:
+        if not self._closed and entry.holder == holder and entry.request in self._live:
+            task = asyncio.get_running_loop().create_task(self._queue(entry))
+            entry.holder += 1
+            task.add_done_callback(lambda done: done.exception())
+
+    def _holds(self, entry: _Entry, holder: int) -> bool:
+        return entry.holder == holder and entry.request in self._live
+
+    async def _extend(self, entry: _Entry, holder: int) -> None:
+        if self._holds(entry, holder):
+            self._lend(entry)
+
+    async def _end(self, entry: _Entry, holder: int) -> None:
+        if self._holds(entry, holder):
+            del self._live[entry.request]
+            if entry.lease is not None:
+                entry.lease.cancel()
+
+    async def _give_back(self, entry: _Entry, holder: int, delay_s: float) -> None:
+        if not self._holds(entry, holder):
+            return
+        entry.holder += 1
+        if entry.lease is not None:
+            entry.lease.cancel()
+        if delay_s <= 0:
+            await self._queue(entry)
+        else:
+            loop = asyncio.get_running_loop()
+            entry.lease = loop.call_later(delay_s, self._expire, entry, entry.holder)
+
+    async def _bury(self, entry: _Entry, reason: str) -> None:
+        call = gateway_pb2.JobCall.FromString(entry.payload)
+        self._dead.append(DeadLetter(request=entry.request, reason=reason, call=call))
+        await self._end(entry, entry.holder)
+
+
+class _MemoryDelivery:
+    """One job in the hands of a worker of this process."""
+
+    def __init__(self, broker: MemoryBroker, entry: _Entry) -> None:
+        self._broker = broker
+        self._entry = entry
+        self._holder = entry.holder
+        self.deliveries = entry.deliveries
+        self.request = entry.request
+        self.call = gateway_pb2.JobCall.FromString(entry.payload)
+
+    async def extend(self) -> None:
+        """Say that the job is still being worked on."""
+        await self._broker._extend(self._entry, self._holder)  # noqa: SLF001 - one unit with the broker above
+
+    def working(self) -> AbstractAsyncContextManager[None]:
+        """Extend in the background for as long as the block runs."""
+        return pulse(self.extend, every_s=self._broker._ack_wait_s / 3)  # noqa: SLF001 - as above
+
+    async def ack(self) -> None:
+        """End the delivery for good."""
+        await self._broker._end(self._entry, self._holder)  # noqa: SLF001 - as above
+
+    async def nak(self, *, delay_s: float = 0.0) -> None:
+        """Give the job back to the group."""
+        await self._broker._give_back(self._entry, self._holder, delay_s)  # noqa: SLF001 - as above
+
+    async def dead(self, reason: str) -> None:
+        """Put the job among the dead letters and end the delivery."""
+        if self._broker._holds(self._entry, self._holder):  # noqa: SLF001 - as above
+            await self._broker._bury(self._entry, reason)  # noqa: SLF001 - as above
