@@ -37,17 +37,19 @@ def installed() -> Iterator[importlib.metadata.Distribution]:
 
 @pytest.fixture
 def trapped(tmp_path: Path) -> tuple[dict[str, str], Path]:
-    """Return an environment in which every compiler fails and leaves a line in the returned file."""
-    caught, folder = tmp_path / "caught", tmp_path / "trap"
+    """Return an environment where every compiler fails and leaves a line in the returned file, and no Node.js is."""
+    caught, folder = tmp_path / "caught", tmp_path / "bin"
     folder.mkdir()
+    for place in os.environ["PATH"].split(os.pathsep):
+        for program in Path(place).iterdir() if Path(place).is_dir() else ():
+            if program.name not in {"node", "npm", "npx", *COMPILERS} and not (folder / program.name).is_symlink():
+                (folder / program.name).symlink_to(program)
     for name in COMPILERS:
-        trap = folder / name
         # pip asks rustc for its version, to say so to the index; that is no compilation
-        trap.write_text(f'#!/bin/sh\n[ "$*" = --version ] || echo "{name} $*" >> "{caught}"\nexit 1\n')
-        trap.chmod(0o755)
+        (folder / name).write_text(f'#!/bin/sh\n[ "$*" = --version ] || echo "{name} $*" >> "{caught}"\nexit 1\n')
+        (folder / name).chmod(0o755)
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("COV_", "COVERAGE_"))}
-    environment |= {"PATH": f"{folder}{os.pathsep}{environment['PATH']}", "CC": "cc", "CXX": "g++", "CI": "true"}
-    return environment, caught
+    return environment | {"PATH": str(folder), "CC": "cc", "CXX": "g++", "CI": "true"}, caught
 
 
 def test_installed_packages_are_the_pinned_ones() -> None:
@@ -109,7 +111,9 @@ def test_setup_given_package_without_wheel_fails_without_compiling(
 
 @pytest.mark.setup
 @pytest.mark.timeout(1200)
-def test_setup_in_clean_copy_without_compilers_succeeds(tmp_path: Path, trapped: tuple[dict[str, str], Path]) -> None:
+def test_setup_in_clean_copy_without_compilers_and_node_succeeds(
+    tmp_path: Path, trapped: tuple[dict[str, str], Path]
+) -> None:
     environment, caught = trapped
     copy = tmp_path / "plait"
     kept = shutil.ignore_patterns(".venv", "node_modules", "build", ".git", ".brownie-venv", "__pycache__")
