@@ -1,0 +1,128 @@
+"""The DHT over eight real libtorrent sessions on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from plait_node.swarm.dht import VALUE_LIMIT, DhtKey, LibtorrentDht
+from plait_node.swarm.errors import DhtPortInUseError, DhtStoppedError, DhtTimeoutError, ValueTooLargeError
+
+
+@asynccontextmanager
+async def network(size: int) -> AsyncIterator[list[LibtorrentDht]]:
+    nodes = [LibtorrentDht()]
+    await nodes[0].start()
+    try:
+        for _ in range(size - 1):
+            node = LibtorrentDht(peers=[("127.0.0.1", nodes[0].port)])
+            nodes.append(node)
+            await node.start()
+            nodes[0].add_peers([("127.0.0.1", node.port)])
+        await asyncio.gather(*(node.joined() for node in nodes))
+        yield nodes
+    finally:
+        await asyncio.gather(*(node.stop() for node in nodes))
+
+
+async def test_dht_eight_nodes_each_reads_the_newest_of_each_other() -> None:
+    async with network(8) as nodes:
+        keys = [DhtKey(os.urandom(32)) for _ in nodes]
+        stored = await asyncio.gather(
+            *(node.put(key, b"salt", key.public * 20) for node, key in zip(nodes, keys, strict=True))
+        )
+        assert all(count >= 1 for count in stored)
+        for node in nodes:
+            found = await asyncio.gather(*(node.get(key.public, b"salt") for key in keys))
+            assert found == [key.public * 20 for key in keys]
+
+        await nodes[3].put(keys[3], b"salt", b"newer")
+        assert [await node.get(keys[3].public, b"salt") for node in nodes] == [b"newer"] * 8
+        assert await nodes[1].get(keys[3].public, b"another salt") is None
+
+
+async def test_dht_put_twice_at_once_keeps_the_later() -> None:
+    async with network(3) as nodes:
+        key = DhtKey(os.urandom(32))
+        await asyncio.gather(nodes[1].put(key, b"s", b"first"), nodes[1].put(key, b"s", b"second"))
+        assert await nodes[2].get(key.public, b"s") == b"second"
+
+
+async def test_dht_value_at_the_limit_is_stored_and_above_it_refused() -> None:
+    async with network(2) as nodes:
+        key = DhtKey(os.urandom(32))
+        value = os.urandom(VALUE_LIMIT)
+        assert await nodes[0].put(key, b"s", value) >= 1
+        assert await nodes[1].get(key.public, b"s") == value
+        with pytest.raises(ValueTooLargeError) as caught:
+            await nodes[0].put(key, b"s", value + b"x")
+        assert (caught.value.size, caught.value.limit) == (VALUE_LIMIT + 1, VALUE_LIMIT)
+
+
+async def test_dht_put_signed_by_another_key_is_stored_by_nobody() -> None:
+    """Peers check the Ed25519 signature, so nobody writes under a key that is not his."""
+
+    class Thief(DhtKey):
+        def expanded(self) -> bytes:
+            return DhtKey(os.urandom(32)).expanded()
+
+    async with network(4) as nodes:
+        seed = os.urandom(32)
+        await nodes[0].put(DhtKey(seed), b"s", b"mine")
+        await nodes[1].put(Thief(seed), b"s", b"stolen", deadline_s=1)
+        assert await nodes[2].get(DhtKey(seed).public, b"s") == b"mine"
+
+
+async def test_dht_peer_gone_others_still_find_the_value() -> None:
+    async with network(8) as nodes:
+        key = DhtKey(os.urandom(32))
+        await nodes[1].put(key, b"s", b"kept")
+        await asyncio.gather(nodes[1].stop(), nodes[5].stop())
+        assert await nodes[7].get(key.public, b"s", deadline_s=10) == b"kept"
+
+
+async def test_dht_start_port_taken_names_the_port() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as tcp:
+        tcp.bind(("127.0.0.1", 0))
+        tcp.listen()
+        port: int = tcp.getsockname()[1]
+        with pytest.raises(DhtPortInUseError, match=str(port)):
+            await LibtorrentDht(port=port).start()
+
+
+async def test_dht_nobody_to_join_times_out_with_advice() -> None:
+    node = LibtorrentDht()
+    await node.start()
+    try:
+        with pytest.raises(DhtTimeoutError, match="bootstrap"):
+            await node.joined(deadline_s=0.3)
+        assert await node.get(os.urandom(32), b"s") is None
+    finally:
+        await node.stop()
+    with pytest.raises(DhtStoppedError):
+        await node.get(os.urandom(32), b"s")
+
+
+async def test_dht_bootstrap_starts_late_is_joined_all_the_same() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    early = LibtorrentDht(peers=[("127.0.0.1", port)])
+    await early.start()
+    late = LibtorrentDht(port=port)
+    await asyncio.sleep(0.5)
+    await late.start()
+    try:
+        await early.joined(deadline_s=8)
+    finally:
+        await asyncio.gather(early.stop(), late.stop())
+
+
+def test_dht_key_repr_hides_the_secret() -> None:
+    seed = os.urandom(32)
+    assert seed.hex() not in repr(DhtKey(seed))
