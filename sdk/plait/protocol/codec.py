@@ -56,7 +56,7 @@ def amount_from(data: bytes) -> int:
     return int.from_bytes(data, "big")
 
 
-def to_pb(message: Message) -> Any:
+def to_pb(message: Message) -> Any:  # noqa: ANN401 the class is looked up by name
     """Return the message as the protobuf message of the same name."""
     made: Any = getattr(pb, type(message).__name__)()
     for spec in layout(type(message)):
@@ -86,7 +86,7 @@ def from_pb(received: Proto, kind: type[M]) -> M:
     return kind(**values)
 
 
-def signed_to_pb(signed: Signed[Any]) -> Any:
+def signed_to_pb(signed: Signed[Any]) -> Any:  # noqa: ANN401 the class is looked up by name
     """Return Signed<Name> with message and signature."""
     made: Any = getattr(pb, "Signed" + type(signed.message).__name__)()
     made.message.CopyFrom(to_pb(signed.message))
@@ -160,13 +160,13 @@ def fault_from_pb(received: pb.Fault) -> Fault:
     return Fault(code=code or "error", text=text, retry=received.retry, moved=received.moved)
 
 
-def _out(spec: Field, value: Any) -> Any:
+def _out(spec: Field, value: Any) -> Any:  # noqa: ANN401 protobuf fields are dynamic
     if spec.struct is not None:
         return to_pb(value)
     return amount_bytes(value) if spec.solidity == "uint96" else value
 
 
-def _in(spec: Field, value: Any) -> Any:
+def _in(spec: Field, value: Any) -> Any:  # noqa: ANN401 protobuf fields are dynamic
     if spec.struct is not None:
         return from_pb(value, spec.struct)
     return amount_from(value) if spec.solidity == "uint96" else value

@@ -52,30 +52,44 @@ class PlaitError(Exception):
 
 
 class ProtocolError(PlaitError):
+    """Bytes or words are not what docs/protocol.md says."""
+
     code = "protocol"
 
 
 class MalformedMessageError(ProtocolError, ValueError):
+    """A message breaks a length, range or limit."""
+
     code = "malformed"
 
 
 class BadSignatureError(ProtocolError):
+    """A signature is out of range, or not by whom it should be."""
+
     code = "bad_signature"
 
 
 class BadProofError(ProtocolError):
+    """A tree proof does not lead to its root."""
+
     code = "bad_proof"
 
 
 class SealingError(ProtocolError):
+    """Sealed bytes do not open, or hold what they must not."""
+
     code = "sealing"
 
 
 class ManifestError(ProtocolError):
+    """A manifest is malformed or not canonical."""
+
     code = "manifest"
 
 
 class TokenizerError(ProtocolError):
+    """A tokenizer or chat template fails."""
+
     code = "tokenizer"
 
 
@@ -102,79 +116,115 @@ class RefusedError(PlaitError):
 
 
 class UnknownModelError(RefusedError):
+    """The gateway does not serve this model; the text lists those it serves."""
+
     code = "unknown_model"
 
 
 class PromptTooLongError(RefusedError):
+    """The prompt exceeds the route's room; the text says the limit."""
+
     code = "prompt_too_long"
 
 
 class PriceTooLowError(RefusedError):
+    """The request's maximum price is below the quote."""
+
     code = "price_too_low"
 
 
 class QuoteExpiredError(RefusedError):
+    """The quote is too old."""
+
     code = "quote_expired"
     retry = True
 
 
 class DeadlineError(RefusedError):
+    """The deadline has passed or lies too far ahead."""
+
     code = "deadline"
 
 
 class ChannelUnknownError(RefusedError):
+    """There is no such channel on chain."""
+
     code = "channel_unknown"
 
 
 class ChannelExitingError(RefusedError):
+    """The channel's exit runs."""
+
     code = "channel_exiting"
 
 
 class DepositTooSmallError(RefusedError):
+    """The deposit does not cover the payment."""
+
     code = "deposit_too_small"
 
 
 class StaleVoucherError(RefusedError):
+    """The voucher does not extend the last accepted one."""
+
     code = "stale_voucher"
 
 
 class BadRequestError(RefusedError):
+    """The call contradicts itself, its quote or the chain."""
+
     code = "bad_request"
 
 
 class TooLargeError(RefusedError):
+    """The body is too large."""
+
     code = "too_large"
 
 
 class TooManyCallsError(RefusedError):
+    """This address calls too often."""
+
     code = "too_many_calls"
     retry = True
 
 
 class BusyError(RefusedError):
+    """No capacity now."""
+
     code = "busy"
     retry = True
 
 
 class NoRouteError(RefusedError):
+    """The model's blocks are not all served now."""
+
     code = "no_route"
     retry = True
 
 
 class StageFailedError(RefusedError):
+    """A stage failed while it answered."""
+
     code = "stage_failed"
     retry = True
 
 
 class UnknownJobError(RefusedError):
+    """No such request here."""
+
     code = "unknown_job"
 
 
 class ClockError(RefusedError):
+    """The clocks differ by more than 30 s."""
+
     code = "clock"
 
 
 class InternalError(RefusedError):
+    """The peer failed."""
+
     code = "internal"
     retry = True
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import cache
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, cast, get_args, get_origin, get_type_hints
 
 from plait.protocol.errors import MalformedMessageError
 from plait.protocol.ids import Address, Group, Hash
@@ -35,6 +35,8 @@ class Message:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prekey(Message):
+    """A worker's HPKE public key, at most a day's life; signed by the worker's service key."""
+
     node: Address
     kem: Uint16
     key: Annotated[bytes, MAX_KEY_BYTES]
@@ -44,6 +46,8 @@ class Prekey(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms(Message):
+    """What a gateway asks under one profile."""
+
     profile: Hash
     input_price: Amount  # per 1,000,000 tokens
     output_price: Amount
@@ -51,6 +55,8 @@ class Terms(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Worker(Message):
+    """One worker of a quote's group."""
+
     node: Address
     prekey: Hash
     share: Uint32  # millionths of the payer's amount
@@ -58,6 +64,8 @@ class Worker(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quote(Message):
+    """A gateway's offer; signed by the gateway's service key."""
+
     gateway: Address
     model: Hash
     group: Group
@@ -70,6 +78,8 @@ class Quote(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling(Message):
+    """How the next token is drawn."""
+
     temperature: Uint32  # millionths
     top_p: Uint32  # millionths
     top_k: Uint32  # a count, 0 = all
@@ -78,6 +88,8 @@ class Sampling(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request(Message):
+    """What a payer asks for; signed by the channel's signer, its digest names the job everywhere."""
+
     payer: Address
     gateway: Address
     quote: Hash
@@ -95,6 +107,8 @@ class Request(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage(Message):
+    """One node's blocks [first, last) in a route."""
+
     node: Address
     first: Uint16
     last: Uint16
@@ -103,6 +117,8 @@ class Stage(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job(Message):
+    """One attempt of a request over one route; signed by the worker's service key."""
+
     request: Hash
     attempt: Uint32
     worker: Address
@@ -117,6 +133,8 @@ class Job(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leaf(Message):
+    """One stage's commitment to one window; signed by the stage's service key."""
+
     job: Hash
     stage: Uint16
     window: Uint32
@@ -131,6 +149,8 @@ class Leaf(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress(Message):
+    """How far an answer has come; signed by the worker's service key."""
+
     job: Hash
     to: Uint32
     tokens: Hash
@@ -139,6 +159,8 @@ class Progress(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt(Message):
+    """The end of a request; signed by the worker's service key."""
+
     request: Hash
     segments: Annotated[tuple[Hash, ...], MAX_SEGMENTS]
     input_tokens: Uint32
@@ -152,6 +174,8 @@ class Receipt(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Voucher(Message):
+    """A payer's cumulative promise on one channel; signed by the channel's signer."""
+
     payer: Address
     payee: Address
     cumulative: Amount
@@ -161,6 +185,8 @@ class Voucher(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pay(Message):
+    """What a voucher's growth is for; signed by the channel's signer."""
+
     request: Hash
     voucher: Hash
     amount: Amount
@@ -169,12 +195,16 @@ class Pay(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ack(Message):
+    """A payee's acceptance of a voucher; signed by its service key."""
+
     voucher: Hash
     at: Uint64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Close(Message):
+    """A payee's consent to end an exiting channel at once; signed by its service key."""
+
     payer: Address
     payee: Address
     signer: Address
@@ -184,6 +214,8 @@ class Close(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record(Message):
+    """The envelope of a DHT record; signed by the node's service key."""
+
     kind: Uint8  # one of RecordKind
     topic: Hash
     node: Address
@@ -194,6 +226,8 @@ class Record(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hello(Message):
+    """One side's proof of itself on a new link; signed by the node's service key."""
+
     node: Address
     peer: Address
     dialer: bool
@@ -204,12 +238,16 @@ class Hello(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cancel(Message):
+    """A payer's wish to stop after `to` tokens; signed by the channel's signer."""
+
     request: Hash
     to: Uint32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resume(Message):
+    """A payer's call for the events after a sequence number; signed by the channel's signer."""
+
     request: Hash
     after: Uint64
     expires: Uint64
@@ -217,6 +255,8 @@ class Resume(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fetch(Message):
+    """A call for one window's rows, sealed to `reader`."""
+
     job: Hash
     stage: Uint16
     window: Uint32
@@ -278,7 +318,7 @@ class Field:
     solidity: str  # without [] for lists
     is_list: bool
     struct: type[Message] | None
-    check: Callable[[Any], None]
+    check: Callable[[object], None]
 
 
 @cache
@@ -292,7 +332,7 @@ def layout(kind: type[Message]) -> tuple[Field, ...]:
 _FIXED: dict[Any, tuple[str, int]] = {Address: ("address", 20), Hash: ("bytes32", 32), Group: ("bytes8", 8)}
 
 
-def _field(owner: str, name: str, hint: Any) -> Field:
+def _field(owner: str, name: str, hint: Any) -> Field:  # noqa: ANN401 type hints have no common type
     extra: tuple[Any, ...] = ()
     if get_origin(hint) is Annotated:
         hint, *rest = get_args(hint)
@@ -320,43 +360,44 @@ def _field(owner: str, name: str, hint: Any) -> Field:
     return Field(name=name, wire_name=wire_name, solidity=solidity, is_list=is_list, struct=struct, check=check)
 
 
-def _check_uint(where: str, bits: int) -> Callable[[Any], None]:
-    def check(value: Any) -> None:
+def _check_uint(where: str, bits: int) -> Callable[[object], None]:
+    def check(value: object) -> None:
         if type(value) is not int or not 0 <= value < 1 << bits:
             raise MalformedMessageError(f"{where} is a whole number from 0 to 2^{bits} - 1, not {value!r}")
 
     return check
 
 
-def _check_bool(where: str) -> Callable[[Any], None]:
-    def check(value: Any) -> None:
+def _check_bool(where: str) -> Callable[[object], None]:
+    def check(value: object) -> None:
         if type(value) is not bool:
             raise MalformedMessageError(f"{where} is true or false")
 
     return check
 
 
-def _check_size(where: str, least: int, most: int) -> Callable[[Any], None]:
-    def check(value: Any) -> None:
+def _check_size(where: str, least: int, most: int) -> Callable[[object], None]:
+    def check(value: object) -> None:
         if type(value) is not bytes or not least <= len(value) <= most:
             raise MalformedMessageError(f"{where} has {least} to {most} bytes")
 
     return check
 
 
-def _check_struct(where: str, kind: type[Message]) -> Callable[[Any], None]:
-    def check(value: Any) -> None:
+def _check_struct(where: str, kind: type[Message]) -> Callable[[object], None]:
+    def check(value: object) -> None:
         if type(value) is not kind:
             raise MalformedMessageError(f"{where} is a {kind.__name__}")
 
     return check
 
 
-def _check_list(where: str, most: int, check_item: Callable[[Any], None]) -> Callable[[Any], None]:
-    def check(value: Any) -> None:
-        if type(value) is not tuple or len(value) > most:  # pyright: ignore[reportUnknownArgumentType] items are checked next
-            raise MalformedMessageError(f"{where} has at most {most} items")
-        for item in value:  # pyright: ignore[reportUnknownVariableType] check_item refuses wrong types
+def _check_list(where: str, most: int, check_item: Callable[[object], None]) -> Callable[[object], None]:
+    def check(value: object) -> None:
+        items = cast("tuple[object, ...]", value) if type(value) is tuple else None
+        if items is None or len(items) > most:
+            raise MalformedMessageError(f"{where} is a tuple of at most {most} items")
+        for item in items:
             check_item(item)
 
     return check

@@ -142,7 +142,7 @@ class Key:
 
     def sign_digest(self, hashed: bytes) -> Signature:
         """Sign 32 bytes; deterministic (RFC 6979), low s, EIP-2098."""
-        raw = self._secret.sign_recoverable(hashed, hasher=None)
+        raw = self._secret.sign_recoverable(hashed, hasher=None)  # pyright: ignore[reportUnknownMemberType] cffi pointers
         vs = int.from_bytes(raw[32:64], "big") | (_TOP_BIT if raw[64] else 0)
         return Signature(raw[:32] + vs.to_bytes(32, "big"))
 
@@ -202,5 +202,5 @@ def _encode_item(spec: Field) -> Callable[[Any], bytes]:
     if spec.solidity == "address":
         return lambda value: bytes(12) + value
     if spec.solidity == "bytes":
-        return lambda value: keccak(value)
+        return keccak
     return lambda value: value.ljust(32, b"\0")
