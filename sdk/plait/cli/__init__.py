@@ -2,4 +2,6 @@
 
 from __future__ import annotations
 
-__all__: list[str] = []
+from plait.cli.program import main
+
+__all__ = ["main"]
