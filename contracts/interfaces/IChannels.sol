@@ -32,10 +32,10 @@ interface IChannels {
     /// @param fee Base units of that which are destroyed, burned already or owed.
     /// @param rows Claim rows ever accepted, credits included.
     /// @param released Base units ever paid out.
-    /// @param forfeited Base units ever forfeited.
-    /// @param burned Base units of `fee` that were sent to the burn address.
     /// @param releasedNow Base units paid out during `releaseEpoch`.
     /// @param releaseEpoch Number of the epoch of the last payout.
+    /// @param forfeited Base units ever forfeited.
+    /// @param burned Base units of `fee` that were sent to the burn address.
     struct Account {
         uint96 previous;
         uint96 current;
@@ -44,10 +44,10 @@ interface IChannels {
         uint96 fee;
         uint64 rows;
         uint96 released;
-        uint96 forfeited;
-        uint96 burned;
         uint96 releasedNow;
         uint32 releaseEpoch;
+        uint96 forfeited;
+        uint96 burned;
     }
 
     /// @notice A channel is opened, for the first time or again; its deposit becomes `deposit`.
@@ -104,7 +104,7 @@ interface IChannels {
     error Channels_RegistryNamesOther(address channels);
     /// @notice Unbonding is not longer than an epoch, so stake could leave before pending money.
     error Channels_UnbondingTooShort(uint64 unbondingDelay, uint32 epochLength);
-    /// @notice The payee or signer is zero, or the channel pays itself back.
+    /// @notice The payee or the signer is zero.
     error Channels_BadParty(address payee, address signer);
     /// @notice The amount is zero.
     error Channels_AmountZero();
@@ -207,11 +207,10 @@ interface IChannels {
     function forfeit(address payee) external returns (uint96 amount);
 
     /// @notice Returns the id of a channel, opened or not.
-    function channelId(
-        address payer,
-        address payee,
-        address signer
-    ) external pure returns (ChannelId);
+    function channelId(address payer, address payee, address signer)
+        external
+        pure
+        returns (ChannelId);
 
     /// @notice Returns a channel; all fields are zero for an unknown one.
     function channel(ChannelId id) external view returns (Channel memory);

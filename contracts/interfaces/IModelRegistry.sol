@@ -65,12 +65,8 @@ interface IModelRegistry {
     /// @param blocks Number of transformer blocks, at least 1.
     /// @param profiles Ids of the manifest's profiles, 1 to 16, distinct and not zero.
     /// @param uri Where the manifest can be fetched, at most 512 bytes.
-    function publish(
-        ModelId model,
-        uint16 blocks,
-        bytes32[] calldata profiles,
-        string calldata uri
-    ) external;
+    function publish(ModelId model, uint16 blocks, bytes32[] calldata profiles, string calldata uri)
+        external;
 
     /// @notice Appends a calibration to one of the caller's models.
     /// @param model Hash of the manifest.
@@ -86,10 +82,7 @@ interface IModelRegistry {
 
     /// @notice Returns the calibrations of a profile, oldest first; empty while nobody can be
     /// convicted under it.
-    function calibrationsOf(
-        ModelId model,
-        bytes32 profile
-    ) external view returns (bytes32[] memory);
+    function calibrationsOf(ModelId model, bytes32 profile) external view returns (bytes32[] memory);
 
     /// @notice Returns how many models are published.
     function modelCount() external view returns (uint256);

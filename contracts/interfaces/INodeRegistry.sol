@@ -147,6 +147,9 @@ interface INodeRegistry {
     /// @notice Says whether the node holds the minimum stake and is not jailed.
     function isActive(address owner) external view returns (bool);
 
+    /// @notice Says whether the node is active and holds all the given roles.
+    function serves(address owner, uint8 roles) external view returns (bool);
+
     /// @notice Returns what a payout depends on.
     /// @return stake Base units, without what is unbonding.
     /// @return jailedUntil Unix seconds; jailed while the clock is below it.

@@ -117,12 +117,8 @@ interface IRequests {
     /// @param params Its parameters, as emitted.
     /// @param receipt Digest of the signed receipt.
     /// @param output The answer's token ids, 4 bytes each, big-endian.
-    function fulfil(
-        uint256 id,
-        Params calldata params,
-        bytes32 receipt,
-        bytes calldata output
-    ) external;
+    function fulfil(uint256 id, Params calldata params, bytes32 receipt, bytes calldata output)
+        external;
 
     /// @notice Pays the fee of a timed-out request back to its payer; anyone may call.
     /// @param id The request.

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity ^0.8.27;
+
+import {IRequests} from "../interfaces/IRequests.sol";
+import {ModelId} from "../types/Ids.sol";
+
+/// @title TypedData
+/// @notice Hashes the EIP-712 structs that Solidity meets; docs/protocol.md names all of them.
+/// @dev Everything plait signs is under one domain, whose verifying contract is `Channels`.
+library TypedData {
+    bytes32 internal constant DOMAIN_TYPEHASH = keccak256(
+        "EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)"
+    );
+    bytes32 internal constant VOUCHER_TYPEHASH = keccak256(
+        "Voucher(address payer,address payee,uint96 cumulative,uint32 jobs,bytes32 receiptsRoot)"
+    );
+    bytes32 internal constant CLOSE_TYPEHASH =
+        keccak256("Close(address payer,address payee,address signer,uint96 claimed,uint32 exitAt)");
+    bytes32 internal constant SERVICE_KEY_TYPEHASH =
+        keccak256("ServiceKey(address owner,address key)");
+    bytes32 internal constant SAMPLING_TYPEHASH =
+        keccak256("Sampling(uint32 temperature,uint32 topP,uint32 topK,bytes32 stop)");
+    bytes32 internal constant REQUEST_TYPEHASH = keccak256(
+        "Request(address payer,address gateway,bytes32 quote,bytes32 model,bytes32[] profiles,"
+        "bytes32 prompt,Sampling sampling,uint32 inputTokens,uint32 maxTokens,uint96 maxPrice,"
+        "bytes32 seed,bytes32 nonce,uint64 deadline)"
+        "Sampling(uint32 temperature,uint32 topP,uint32 topK,bytes32 stop)"
+    );
+
+    /// @notice Returns the domain separator of a `Channels` deployment on this chain.
+    function domain(address channels) internal view returns (bytes32) {
+        return keccak256(
+            abi.encode(DOMAIN_TYPEHASH, keccak256("plait"), keccak256("1"), block.chainid, channels)
+        );
+    }
+
+    /// @notice Returns the digest of a struct hash under a domain.
+    function digest(bytes32 separator, bytes32 structHash) internal pure returns (bytes32) {
+        return keccak256(abi.encodePacked(hex"1901", separator, structHash));
+    }
+
+    /// @notice Returns the struct hash of a voucher.
+    function voucher(
+        address payer,
+        address payee,
+        uint96 cumulative,
+        uint32 jobs,
+        bytes32 receiptsRoot
+    ) internal pure returns (bytes32) {
+        return keccak256(abi.encode(VOUCHER_TYPEHASH, payer, payee, cumulative, jobs, receiptsRoot));
+    }
+
+    /// @notice Returns the struct hash of a payee's consent to close a channel.
+    function close(address payer, address payee, address signer, uint96 claimed, uint32 exitAt)
+        internal
+        pure
+        returns (bytes32)
+    {
+        return keccak256(abi.encode(CLOSE_TYPEHASH, payer, payee, signer, claimed, exitAt));
+    }
+
+    /// @notice Returns the struct hash of a service key's proof of possession.
+    function serviceKey(address owner, address key) internal pure returns (bytes32) {
+        return keccak256(abi.encode(SERVICE_KEY_TYPEHASH, owner, key));
+    }
+
+    /// @notice Returns the struct hash of an on-chain request: quote 0, one profile, seed = nonce.
+    function request(IRequests.Params memory params, bytes32 seed) internal pure returns (bytes32) {
+        bytes32 sampling = keccak256(
+            abi.encode(
+                SAMPLING_TYPEHASH,
+                params.sampling.temperature,
+                params.sampling.topP,
+                params.sampling.topK,
+                params.sampling.stop
+            )
+        );
+        bytes32 profiles = keccak256(abi.encode(params.profile));
+
+        bytes memory head = abi.encode(
+            REQUEST_TYPEHASH,
+            params.payer,
+            params.gateway,
+            bytes32(0),
+            ModelId.unwrap(params.model),
+            profiles,
+            params.prompt,
+            sampling
+        );
+        bytes memory tail = abi.encode(
+            params.inputTokens, params.maxTokens, params.fee, seed, seed, params.deadline
+        );
+        return keccak256(bytes.concat(head, tail));
+    }
+}

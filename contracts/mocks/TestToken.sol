@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity 0.8.37;
+
+import {ERC20} from "@openzeppelin/contracts/token/ERC20/ERC20.sol";
+import {ERC20Permit} from "@openzeppelin/contracts/token/ERC20/extensions/ERC20Permit.sol";
+
+/// @title TestToken
+/// @notice A token with six decimals that anybody may mint, for local chains only.
+/// @dev Warning: it is worth nothing anywhere.
+contract TestToken is ERC20, ERC20Permit {
+    constructor() ERC20("plait test token", "tPLAIT") ERC20Permit("plait test token") {}
+
+    /// @notice Mints `amount` base units to `to`; anybody may.
+    function mint(address to, uint256 amount) external {
+        _mint(to, amount);
+    }
+
+    /// @inheritdoc ERC20
+    function decimals() public pure override returns (uint8) {
+        return 6;
+    }
+}
