@@ -436,6 +436,14 @@ class SignedFetch(_message.Message):
     signature: bytes
     def __init__(self, message: _Optional[_Union[Fetch, _Mapping[str, object]]] = ..., signature: _Optional[bytes] = ...) -> None: ...
 
+class StoredRecord(_message.Message):
+    __slots__ = ("record", "body")
+    RECORD_FIELD_NUMBER: _ClassVar[int]
+    BODY_FIELD_NUMBER: _ClassVar[int]
+    record: SignedRecord
+    body: bytes
+    def __init__(self, record: _Optional[_Union[SignedRecord, _Mapping[str, object]]] = ..., body: _Optional[bytes] = ...) -> None: ...
+
 class ReceiptLeaf(_message.Message):
     __slots__ = ("kind", "hash", "hop_amount", "windows_paid")
     KIND_FIELD_NUMBER: _ClassVar[int]

@@ -69,11 +69,11 @@ class Open(_message.Message):
     job: _signed_pb2.SignedJob
     salt_rows: bytes
     stage: int
-    next: _signed_pb2.SignedRecord
+    next: _signed_pb2.StoredRecord
     lineage: _containers.RepeatedScalarFieldContainer[bytes]
     room: int
     pay: _signed_pb2.SignedPay
-    def __init__(self, quote: _Optional[_Union[_signed_pb2.SignedQuote, _Mapping[str, object]]] = ..., request: _Optional[_Union[_signed_pb2.SignedRequest, _Mapping[str, object]]] = ..., job: _Optional[_Union[_signed_pb2.SignedJob, _Mapping[str, object]]] = ..., salt_rows: _Optional[bytes] = ..., stage: _Optional[int] = ..., next: _Optional[_Union[_signed_pb2.SignedRecord, _Mapping[str, object]]] = ..., lineage: _Optional[_Iterable[bytes]] = ..., room: _Optional[int] = ..., pay: _Optional[_Union[_signed_pb2.SignedPay, _Mapping[str, object]]] = ...) -> None: ...
+    def __init__(self, quote: _Optional[_Union[_signed_pb2.SignedQuote, _Mapping[str, object]]] = ..., request: _Optional[_Union[_signed_pb2.SignedRequest, _Mapping[str, object]]] = ..., job: _Optional[_Union[_signed_pb2.SignedJob, _Mapping[str, object]]] = ..., salt_rows: _Optional[bytes] = ..., stage: _Optional[int] = ..., next: _Optional[_Union[_signed_pb2.StoredRecord, _Mapping[str, object]]] = ..., lineage: _Optional[_Iterable[bytes]] = ..., room: _Optional[int] = ..., pay: _Optional[_Union[_signed_pb2.SignedPay, _Mapping[str, object]]] = ...) -> None: ...
 
 class Opened(_message.Message):
     __slots__ = ("job", "lineage")
