@@ -1,5 +1,11 @@
-"""Hold weights against their manifest and run the reference layers of a block range."""
+"""Read a model's weights, run a range of its blocks by the reference layers, and draw tokens from its logits.
+
+Nothing here imports torch until a module that computes is imported: `weights`, `layers`, `reference`.
+"""
 
 from __future__ import annotations
 
-__all__: list[str] = []
+from plait_model.errors import ModelError
+from plait_model.sampler import SampledToken, sample
+
+__all__ = ["ModelError", "SampledToken", "sample"]

@@ -1,0 +1,74 @@
+"""What a stage's engine refuses.
+
+EngineError
+├── NoRoomError         the job's steps do not fit; `limit` says how many would
+├── JobError
+│   ├── UnknownJobError     the job was never opened here, or is closed
+│   ├── JobOpenError        the job is open already
+│   └── StepOrderError      a step that does not follow the rows computed so far
+├── BadRowsError        rows of a wrong shape or type, an id outside the vocabulary, NaN or infinity: blame upstream
+└── NumericsError       good rows went in and NaN or infinity came out
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BadRowsError",
+    "EngineError",
+    "JobError",
+    "JobOpenError",
+    "NoRoomError",
+    "NumericsError",
+    "StepOrderError",
+    "UnknownJobError",
+]
+
+
+class EngineError(Exception):
+    """Root of everything that the engine raises by itself."""
+
+
+class NoRoomError(EngineError):
+    """The steps do not fit into the free KV room."""
+
+    def __init__(self, *, asked: int, limit: int) -> None:
+        super().__init__(f"{asked} steps asked, {limit} fit now; shorten prompt or answer, or ask again later")
+        self.asked = asked
+        self.limit = limit
+
+
+class JobError(EngineError):
+    """A call that does not fit the job's state."""
+
+
+class UnknownJobError(JobError):
+    """The job is not open here."""
+
+    def __init__(self, job: bytes) -> None:
+        super().__init__(f"job 0x{job.hex()} is not open here; open it first")
+        self.job = job
+
+
+class JobOpenError(JobError):
+    """The job is open already."""
+
+    def __init__(self, job: bytes) -> None:
+        super().__init__(f"job 0x{job.hex()} is open already; close it first")
+        self.job = job
+
+
+class StepOrderError(JobError):
+    """The step does not follow what was computed."""
+
+    def __init__(self, *, asked: int, expected: int) -> None:
+        super().__init__(f"step {asked} was given where step {expected} follows; roll back or send what is missing")
+        self.asked = asked
+        self.expected = expected
+
+
+class BadRowsError(EngineError):
+    """The rows that came in cannot be computed with."""
+
+
+class NumericsError(EngineError):
+    """The model gave NaN or infinity for finite rows."""

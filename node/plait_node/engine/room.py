@@ -1,0 +1,133 @@
+"""Keep keys and values: one store per job, cached windows beside them, and one account of steps over both."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from plait.protocol.ids import Hash
+from plait.protocol.windows import WINDOW_STEPS
+from plait_node.engine.errors import JobOpenError, NoRoomError, UnknownJobError
+
+__all__ = ["JobCache", "KvRoom", "KvShape"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KvShape:
+    """Shape of what one step keeps."""
+
+    layers: int
+    heads: int
+    head_dim: int
+
+
+class JobCache:
+    """Keys and values of one job, in the order of steps; the face that transformers' layers expect of a cache."""
+
+    def __init__(self, shape: KvShape, room: int) -> None:
+        # Memory is only taken up as steps are written: the system maps pages at the first touch.
+        self.rows = torch.empty(shape.layers, 2, 1, shape.heads, room, shape.head_dim)
+        self.room = room
+        self.length = 0
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Write one layer's rows after the accepted ones; return all of the layer's rows."""
+        end = self.length + key_states.shape[2]
+        keys, values = self.rows[layer_idx]
+        keys[:, :, self.length : end] = key_states
+        values[:, :, self.length : end] = value_states
+        return keys[:, :, :end], values[:, :, :end]
+
+    def window(self, index: int) -> torch.Tensor:
+        """Return a view of one whole window, all layers."""
+        return self.rows[..., index * WINDOW_STEPS : (index + 1) * WINDOW_STEPS, :]
+
+
+class KvRoom:
+    """At most `total` steps in jobs and cached windows together; cached windows make place for jobs."""
+
+    def __init__(self, shape: KvShape, *, total: int, prefix_limit: int) -> None:
+        self._shape = shape
+        self._total = total
+        self._prefix_limit = prefix_limit
+        self._jobs: dict[Hash, JobCache] = {}
+        self._windows: OrderedDict[Hash, torch.Tensor] = OrderedDict()
+
+    @property
+    def free(self) -> int:
+        """Return the steps that a new job could have: cached windows count as free."""
+        return self._total - sum(cache.room for cache in self._jobs.values())
+
+    @property
+    def cached(self) -> int:
+        """Return the steps that cached windows hold."""
+        return len(self._windows) * WINDOW_STEPS
+
+    def open(self, job: Hash, room: int) -> None:
+        """Reserve steps for a job; raise `NoRoomError` or `JobOpenError`."""
+        if job in self._jobs:
+            raise JobOpenError(job)
+        if not 0 < room <= self.free:
+            raise NoRoomError(asked=room, limit=self.free)
+        self._evict(self.free - room)
+        self._jobs[job] = JobCache(self._shape, room)
+
+    def close(self, job: Hash) -> None:
+        """Give a job's room back; nothing happens if it is not open."""
+        self._jobs.pop(job, None)
+
+    def job(self, job: Hash) -> JobCache:
+        """Return an open job's store; raise `UnknownJobError`."""
+        cache = self._jobs.get(job)
+        if cache is None:
+            raise UnknownJobError(job)
+        return cache
+
+    def keep(self, job: Hash, keys: Sequence[Hash]) -> int:
+        """Copy a job's first whole windows under their lineage keys; return how many are cached now."""
+        cache = self.job(job)
+        kept = 0
+        for index, key in enumerate(keys[: cache.length // WINDOW_STEPS]):
+            if key not in self._windows:
+                if not self._make_place(keys[:index]):
+                    break
+                self._windows[key] = cache.window(index).clone()
+            self._windows.move_to_end(key)
+            kept += 1
+        return kept
+
+    def held(self, keys: Sequence[Hash]) -> int:
+        """Return how many windows of this lineage, from its start, are cached."""
+        count = 0
+        while count < len(keys) and keys[count] in self._windows:
+            count += 1
+        return count
+
+    def take(self, job: Hash, keys: Sequence[Hash]) -> int:
+        """Copy cached windows into an empty job; return the rows taken."""
+        cache = self.job(job)
+        count = min(self.held(keys), cache.room // WINDOW_STEPS)
+        for index, key in enumerate(keys[:count]):
+            cache.window(index).copy_(self._windows[key])
+            self._windows.move_to_end(key)
+        cache.length = count * WINDOW_STEPS
+        return cache.length
+
+    def _make_place(self, wanted: Sequence[Hash]) -> bool:
+        """Free one window's place, never at the cost of a window of the same lineage."""
+        limit = min(self._prefix_limit, self.free)
+        while self.cached + WINDOW_STEPS > limit:
+            oldest = next(iter(self._windows), None)
+            if oldest is None or oldest in wanted:
+                return False
+            del self._windows[oldest]
+        return True
+
+    def _evict(self, limit: int) -> None:
+        while self.cached > limit:
+            self._windows.popitem(last=False)
