@@ -2,4 +2,8 @@
 
 from __future__ import annotations
 
-__all__: list[str] = []
+from plait_audit.load import Replay, replay
+from plait_audit.report import Report, audit
+from plait_audit.state import Finding, Place, State
+
+__all__ = ["Finding", "Place", "Replay", "Report", "State", "audit", "replay"]

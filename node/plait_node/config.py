@@ -1,0 +1,137 @@
+"""What an operator sets, read once from a TOML file and frozen.
+
+A node is one process with one or more roles. Paths in the file are relative to the file. Order of precedence:
+`PLAIT_NODE_<FIELD>` in the environment, then the file, then the default.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from plait.protocol.ids import Address, Hash, address, hash32
+from plait_node.errors import ConfigError
+
+Role = Literal["gateway", "worker", "stage"]
+AddressField = Annotated[Address, BeforeValidator(address)]
+HashField = Annotated[Hash, BeforeValidator(hash32)]
+_OVERRIDABLE = ("rpc", "broker", "deployment", "home")
+
+
+class Socket(BaseModel):
+    """A host and a port; port 0 lets the system choose."""
+
+    model_config = ConfigDict(frozen=True)
+
+    host: str
+    port: int = Field(ge=0, le=65_535)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: object) -> object:
+        if isinstance(value, str):
+            host, separator, port = value.rpartition(":")
+            if not separator or not port.isdigit():
+                raise ValueError(f"{value!r} is not host:port; write for example 127.0.0.1:9001")
+            return {"host": host, "port": int(port)}
+        return value
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DhtConfig(_Section):
+    """Where this node's DHT socket listens (UDP)."""
+
+    listen: Socket
+
+
+class StageConfig(_Section):
+    """Blocks `[first, last)` of a model, and what serving them costs."""
+
+    model: HashField
+    first: int = Field(ge=0)
+    last: int = Field(gt=0)
+    listen: Socket
+    price: int = Field(ge=0, description="base units per 1,000,000 steps x blocks")
+    kv_steps: int = Field(default=8_192, gt=0, description="steps of KV room over all jobs")
+    prefix_steps: int = Field(default=4_096, ge=0, description="steps kept for prefixes of ended jobs")
+    threads: int = Field(
+        default=1, gt=0, description="compute threads; more than one made decode slower on small machines"
+    )
+    credit_windows: int = Field(default=4, ge=1, description="windows served before they are paid")
+
+
+class WorkerConfig(_Section):
+    """What the worker takes from its group, and what it asks of a payer."""
+
+    model: HashField
+    input_price: int = Field(ge=0, description="base units per 1,000,000 input tokens")
+    output_price: int = Field(ge=0, description="base units per 1,000,000 output tokens")
+    share: int = Field(default=1_000_000, ge=0, le=1_000_000, description="millionths of the payer's amount")
+    max_input: int = Field(default=2_048, gt=0)
+    max_output: int = Field(default=1_024, gt=0)
+    credit_windows: int = Field(default=4, ge=1)
+    device_class: str = "cpu"
+    parallel_jobs: int = Field(default=2, gt=0)
+
+
+class GatewayConfig(_Section):
+    """Where payers reach this node."""
+
+    listen: Socket
+
+
+class NodeConfig(_Section):
+    """One process of one operator."""
+
+    home: Path
+    rpc: str
+    deployment: Path
+    owner: AddressField
+    roles: tuple[Role, ...] = Field(min_length=1)
+    dht: DhtConfig
+    broker: str = ""
+    models: Path | None = None
+    stage: StageConfig | None = None
+    worker: WorkerConfig | None = None
+    gateway: GatewayConfig | None = None
+
+    @model_validator(mode="after")
+    def _sections_match_roles(self) -> NodeConfig:
+        for role in self.roles:
+            if getattr(self, role) is None:
+                raise ValueError(f"role {role!r} needs a section [{role}]")
+        if not self.broker and {"gateway", "worker"} & set(self.roles):
+            raise ValueError('roles gateway and worker need broker = "nats://host:port"')
+        if self.models is None:
+            raise ValueError("models: name the folder that `plait node publish` wrote")
+        return self
+
+
+def load(path: Path) -> NodeConfig:
+    """Read a node's TOML file; raise `ConfigError` naming each bad field."""
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; `plait node init` writes one") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not TOML: {error}") from error
+    for name in _OVERRIDABLE:
+        value = os.environ.get(f"PLAIT_NODE_{name.upper()}")
+        if value:
+            raw[name] = value
+    raw.setdefault("home", ".")
+    for name in ("home", "deployment", "models"):
+        if isinstance(raw.get(name), str):
+            raw[name] = str((path.parent / raw[name]).resolve())
+    try:
+        return NodeConfig.model_validate(raw)
+    except ValidationError as error:
+        lines = [f"  {'.'.join(str(part) for part in item['loc']) or 'file'}: {item['msg']}" for item in error.errors()]
+        raise ConfigError(f"{path}: {len(lines)} field(s) to mend\n" + "\n".join(lines)) from error

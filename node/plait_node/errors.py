@@ -1,0 +1,28 @@
+"""What can go wrong around the roles; each part of the node draws its own tree beside its code.
+
+NodeError
+|- ConfigError     a node's TOML file, or a key file, is not usable
+`- LocalnetError   a local network could not be started
+"""
+
+from __future__ import annotations
+
+from plait.protocol.errors import PlaitError
+
+
+class NodeError(PlaitError):
+    """Root of what the node's own frame raises."""
+
+    code = "node"
+
+
+class ConfigError(NodeError):
+    """A file of the operator is missing or wrong; the text names each field to mend."""
+
+    code = "config"
+
+
+class LocalnetError(NodeError):
+    """A process of a local network did not come up."""
+
+    code = "localnet"
