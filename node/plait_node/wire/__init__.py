@@ -2,4 +2,57 @@
 
 from __future__ import annotations
 
-__all__: list[str] = []
+from plait_node.wire.certificate import Certificate, load_certificate, make_certificate
+from plait_node.wire.dial import Destination, Dialer, dial
+from plait_node.wire.errors import (
+    CertificateMismatchError,
+    DialError,
+    FrameTooLargeError,
+    HandshakeError,
+    HandshakeRefusedError,
+    LinkClosedError,
+    ListenError,
+    MalformedFrameError,
+    SendTimeoutError,
+    StreamBrokenError,
+    TensorError,
+    VersionMismatchError,
+    WireError,
+)
+from plait_node.wire.identity import Blame, Directory, OnBlame, Patience, PeerIdentity, log_blame
+from plait_node.wire.link import Link
+from plait_node.wire.server import LinkServer
+from plait_node.wire.tensor import decode_rows, encode_rows, row_bytes
+
+__all__ = [
+    "Blame",
+    "Certificate",
+    "CertificateMismatchError",
+    "Destination",
+    "DialError",
+    "Dialer",
+    "Directory",
+    "FrameTooLargeError",
+    "HandshakeError",
+    "HandshakeRefusedError",
+    "Link",
+    "LinkClosedError",
+    "LinkServer",
+    "ListenError",
+    "MalformedFrameError",
+    "OnBlame",
+    "Patience",
+    "PeerIdentity",
+    "SendTimeoutError",
+    "StreamBrokenError",
+    "TensorError",
+    "VersionMismatchError",
+    "WireError",
+    "decode_rows",
+    "dial",
+    "encode_rows",
+    "load_certificate",
+    "log_blame",
+    "make_certificate",
+    "row_bytes",
+]

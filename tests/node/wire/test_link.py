@@ -1,0 +1,219 @@
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tests.node.wire.peers import HASTY, linked
+
+from plait.protocol.pb import stage_pb2 as pb
+from plait_node.wire import (
+    FrameTooLargeError,
+    Link,
+    LinkClosedError,
+    MalformedFrameError,
+    Patience,
+)
+from plait_node.wire.frames import parse_frame
+from plait_node.wire.identity import MAX_FRAME_BYTES
+
+
+def rows(step: int, data: bytes = b"1234") -> pb.Frame:
+    return pb.Frame(rows=pb.Rows(job=bytes(32), step=step, count=1, codec="ids", data=data))
+
+
+async def test_link_frames_both_ways_arrive_in_order() -> None:
+    async with linked() as pair:
+        for step in range(50):
+            await pair.dialed.send(rows(step))
+            await pair.accepted.send(rows(step + 1_000))
+        there = [(await pair.accepted.receive(deadline_s=2)).rows.step for _ in range(50)]
+        back = [(await pair.dialed.receive(deadline_s=2)).rows.step for _ in range(50)]
+        assert there == list(range(50))
+        assert back == list(range(1_000, 1_050))
+
+
+async def test_link_proven_names_the_peers_owner() -> None:
+    async with linked() as pair:
+        assert pair.dialed.peer != pair.accepted.peer
+        assert not pair.dialed.closed
+
+
+async def test_link_frame_of_the_limit_passes_and_one_above_is_refused_here() -> None:
+    async with linked() as pair:
+        big = rows(1, bytes(MAX_FRAME_BYTES - 100))
+        await pair.dialed.send(big)
+        assert (await pair.accepted.receive(deadline_s=5)).ByteSize() == big.ByteSize()
+        with pytest.raises(FrameTooLargeError):
+            await pair.dialed.send(rows(1, bytes(MAX_FRAME_BYTES)))
+        assert not pair.dialed.closed
+
+
+async def test_link_closed_tells_the_other_side_why_and_blames_nobody() -> None:
+    async with linked() as pair:
+        await pair.dialed.send(rows(7))
+        await pair.dialed.close("the job is over")
+        received = [frame.rows.step async for frame in pair.accepted.frames()]
+        await pair.accepted.wait_closed()
+        assert received == [7]
+        assert "the job is over" in pair.accepted.reason
+        assert not pair.server_blames
+        assert not pair.dialer_blames
+        with pytest.raises(LinkClosedError):
+            await pair.accepted.send(rows(1))
+
+
+async def test_link_closed_by_the_accepting_side_ends_the_dialed_one_quickly() -> None:
+    async with linked() as pair:
+        before = time.monotonic()
+        await pair.accepted.close("stopping")
+        await pair.dialed.wait_closed()
+        assert "stopping" in pair.dialed.reason
+        assert time.monotonic() - before < 2
+
+
+GARBAGE = {
+    "garbled": b"\xff\xff\xff\xff",
+    "empty": b"",
+    "unknown kind": b"\xf2\x7d\x02ab",
+    "wrongly typed": pb.Frame(nonce=pb.Nonce(nonce=bytes(32))).SerializeToString(),
+    "oversized": rows(1, bytes(MAX_FRAME_BYTES)).SerializeToString(),
+}
+
+
+@pytest.mark.parametrize("data", GARBAGE.values(), ids=GARBAGE.keys())
+@pytest.mark.parametrize("from_dialer", [True, False])
+async def test_link_garbage_closes_the_stream_and_blames_the_sender(data: bytes, from_dialer: bool) -> None:
+    async with linked() as pair:
+        bad, good = (pair.dialed, pair.accepted) if from_dialer else (pair.accepted, pair.dialed)
+        blames = pair.server_blames if from_dialer else pair.dialer_blames
+        bad._outbox.force(data)
+        await asyncio.wait_for(good.wait_closed(), 3)
+        assert [blame.owner for blame in blames] == [good.peer]
+        assert not blames[0].lost
+        await asyncio.wait_for(bad.wait_closed(), 3)
+
+
+async def test_link_frame_above_grpcs_own_cap_ends_the_stream_and_blames_the_sender() -> None:
+    async with linked() as pair:
+        pair.accepted._outbox.force(rows(1, bytes(2 * MAX_FRAME_BYTES)).SerializeToString())
+        await asyncio.wait_for(pair.dialed.wait_closed(), 5)
+        assert pair.dialer_blames[0].owner == pair.dialed.peer
+
+
+async def test_link_peer_that_vanishes_is_lost_at_once() -> None:
+    async with linked() as pair:
+        before = time.monotonic()
+        await pair.dialed._transport.abort()
+        await asyncio.wait_for(pair.accepted.wait_closed(), 3)
+        assert time.monotonic() - before < 2
+        assert pair.server_blames[0].lost
+
+
+async def test_link_peer_that_is_silent_is_lost_after_a_few_heartbeats() -> None:
+    async with linked() as pair:
+        pair.dialed._outbox.put = lambda *_: True  # type: ignore[method-assign] # swallows pings and pongs
+        before = time.monotonic()
+        await asyncio.wait_for(pair.accepted.wait_closed(), 5)
+        assert "silent" in pair.accepted.reason
+        assert time.monotonic() - before < HASTY.heartbeat_s * HASTY.missed_heartbeats + 2
+
+
+async def test_link_heartbeat_measures_the_round_trip() -> None:
+    async with linked() as pair:
+        await asyncio.sleep(0.3)
+        assert pair.dialed.rtt_s is not None
+        assert 0 < pair.dialed.rtt_s < 1
+
+
+async def test_link_peer_that_does_not_read_ends_the_send_at_its_deadline() -> None:
+    patience = Patience(heartbeat_s=60, send_s=0.5, close_s=0.2, outbox_bytes=4 << 20, inbox_bytes=1 << 20)
+    async with linked(patience=patience) as pair:
+
+        async def pour() -> None:
+            for step in range(200):
+                await pair.dialed.send(rows(step, bytes(1 << 20)))
+
+        with pytest.raises(LinkClosedError, match="took nothing"):
+            await pour()
+        assert pair.dialed.closed
+
+
+async def test_link_slow_consumer_holds_the_sender_back_and_loses_nothing() -> None:
+    patience = Patience(heartbeat_s=60, send_s=5, outbox_bytes=1 << 20, inbox_bytes=1 << 20)
+    async with linked(patience=patience) as pair:
+
+        async def pour() -> None:
+            for step in range(64):
+                await pair.dialed.send(rows(step, bytes(1 << 18)))
+
+        pouring = asyncio.create_task(pour())
+        await asyncio.sleep(0.3)
+        assert not pouring.done()
+        got = [(await pair.accepted.receive(deadline_s=5)).rows.step for _ in range(64)]
+        await pouring
+        assert got == list(range(64))
+
+
+async def test_link_accused_peer_learns_the_reason() -> None:
+    async with linked() as pair:
+        await pair.accepted.accuse("rows for a job of somebody else")
+        await pair.dialed.wait_closed()
+        assert "somebody else" in pair.dialed.reason
+        assert pair.server_blames[0].owner == pair.accepted.peer
+
+
+async def test_link_receive_without_a_frame_times_out() -> None:
+    async with linked() as pair:
+        with pytest.raises(TimeoutError):
+            await pair.dialed.receive(deadline_s=0.05)
+        assert not pair.dialed.closed
+
+
+async def test_link_round_trip_of_a_decode_row_is_fast() -> None:
+    async with linked(patience=Patience()) as pair:
+
+        async def echo(link: Link) -> None:
+            async for frame in link.frames():
+                await link.send(frame)
+
+        echoing = asyncio.create_task(echo(pair.accepted))
+        spent: list[float] = []
+        for step in range(300):
+            before = time.perf_counter()
+            await pair.dialed.send(rows(step, bytes(2_304)))
+            await pair.dialed.receive(deadline_s=2)
+            spent.append(time.perf_counter() - before)
+        await pair.dialed.close()
+        await echoing
+        p50 = sorted(spent)[150]
+        assert p50 < 0.02, f"a hop there and back took {p50 * 1e3:.2f} ms"
+
+
+@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(data=st.binary(max_size=200))
+def test_parse_frame_any_bytes_give_a_frame_or_malformed(data: bytes) -> None:
+    try:
+        frame = parse_frame(data)
+    except MalformedFrameError:
+        return
+    assert frame.WhichOneof("body") is not None
+
+
+async def test_link_random_messages_never_break_the_process() -> None:
+    chooser = random.Random(5)
+    valid = [rows(1).SerializeToString(), pb.Frame(ping=pb.Ping(number=3)).SerializeToString()]
+    for _ in range(12):
+        async with linked() as pair:
+            for _ in range(20):
+                data = bytearray(chooser.choice(valid))
+                data[chooser.randrange(len(data))] ^= 1 << chooser.randrange(8)
+                if pair.accepted.closed:
+                    break
+                pair.dialed._outbox.force(bytes(data))
+                await asyncio.sleep(0)
+            await pair.dialed.close()
+            await asyncio.wait_for(pair.accepted.wait_closed(), 3)
