@@ -63,8 +63,8 @@ class Tensor:
     sha256: bytes
 
     def leaf(self) -> bytes:
-        """Return canonical JSON of [name, dtype, shape, SHA-256 in hex]."""
-        return rfc8785.dumps([self.name, self.dtype, list(self.shape), self.sha256.hex()])
+        """Return canonical JSON of [name, dtype, shape, SHA-256 as 0x hex]."""
+        return rfc8785.dumps([self.name, self.dtype, list(self.shape), to_hex(self.sha256)])
 
 
 def weights_root(tensors: Iterable[Tensor]) -> Hash:

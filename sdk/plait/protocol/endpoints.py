@@ -1,0 +1,52 @@
+"""What a node writes as its endpoint on chain: URIs joined by single spaces."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from plait.protocol.errors import MalformedMessageError
+
+MAX_ENDPOINT = 512
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoints:
+    """The faces of one node: the gateway's HTTP base URL and the node's DHT socket."""
+
+    http: str | None = None
+    dht: tuple[str, int] | None = None
+
+    def text(self) -> str:
+        """Return the endpoint as `NodeRegistry` keeps it."""
+        parts = [] if self.http is None else [self.http]
+        if self.dht is not None:
+            host, port = self.dht
+            parts.append(f"dht://[{host}]:{port}" if ":" in host else f"dht://{host}:{port}")
+        return " ".join(parts)
+
+
+def endpoints(text: str) -> Endpoints:
+    """Read an endpoint that anyone may have written; unknown schemes are skipped, raise `MalformedMessageError`."""
+    if len(text) > MAX_ENDPOINT or not text.isprintable():
+        raise MalformedMessageError(f"an endpoint is at most {MAX_ENDPOINT} printable characters")
+    http: str | None = None
+    dht: tuple[str, int] | None = None
+    for part in text.split():
+        scheme, host, port = _parse(part)
+        if scheme in ("http", "https"):
+            http = http or part.rstrip("/")
+        elif scheme == "dht" and port:
+            dht = dht or (host, port)
+    return Endpoints(http=http, dht=dht)
+
+
+def _parse(part: str) -> tuple[str, str, int]:
+    try:
+        url = urlsplit(part)
+        host, port = url.hostname, url.port
+    except ValueError as error:
+        raise MalformedMessageError(f"{part!r} is no URI") from error
+    if not host or url.query or url.fragment or url.username is not None:
+        raise MalformedMessageError(f"{part!r} needs a scheme and a host, and nothing after the path")
+    return url.scheme, host, port or 0
