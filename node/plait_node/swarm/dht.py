@@ -73,6 +73,14 @@ class Dht(Protocol):
         """Return the newest value found before the deadline."""
         ...
 
+    def announce(self, topic: bytes, port: int) -> None:
+        """Say that this host's `port` serves a 20-byte topic (BEP 5)."""
+        ...
+
+    async def providers(self, topic: bytes, *, wait_s: float = 0.2) -> set[Peer]:
+        """Return who announced a topic, as far as peers answer within `wait_s`."""
+        ...
+
     def add_peers(self, peers: Iterable[Peer]) -> None:
         """Learn of peers to bootstrap from."""
         ...
@@ -88,14 +96,17 @@ class _Lookup:
     finished: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-def _settings(host: str, port: int) -> dict[str, str | int | bool]:
+def _settings(host: str, port: int) -> lt.settings_pack:
     categories = lt.alert.category_t
     return {
         "user_agent": "plait",
         "listen_interfaces": f"{host}:{port}",
         "max_retry_port_bind": 0,
         "listen_system_port_fallback": False,
-        "alert_mask": categories.dht_notification | categories.error_notification | categories.status_notification,
+        "alert_mask": categories.dht_notification
+        | categories.dht_operation_notification
+        | categories.error_notification
+        | categories.status_notification,
         "alert_queue_size": 100_000,
         "enable_dht": True,
         "enable_lsd": False,
@@ -133,6 +144,7 @@ class LibtorrentDht:
         self._listening: asyncio.Future[None] | None = None
         self._lookups: dict[tuple[bytes, bytes], _Lookup] = {}
         self._puts: dict[tuple[bytes, bytes], asyncio.Future[int]] = {}
+        self._providers: dict[bytes, set[Peer]] = {}
         self._known = 0
         self._joiner: asyncio.Task[None] | None = None
 
@@ -245,6 +257,19 @@ class LibtorrentDht:
             del self._lookups[name]
         return lookup.value
 
+    def announce(self, topic: bytes, port: int) -> None:
+        """Say that this host's `port` serves a 20-byte topic (BEP 5); others see this socket's address."""
+        self._running().dht_announce(lt.sha1_hash(topic), port, 0)
+
+    async def providers(self, topic: bytes, *, wait_s: float = 0.2) -> set[Peer]:
+        """Return who announced a topic; the search has no end of its own, so it takes `wait_s`."""
+        session = self._running()
+        found = self._providers.setdefault(topic, set())
+        session.dht_get_peers(lt.sha1_hash(topic))
+        await asyncio.sleep(wait_s)
+        self._providers.pop(topic, None)
+        return found
+
     def _running(self) -> lt.session:
         if self._session is None:
             raise DhtStoppedError
@@ -275,13 +300,16 @@ class LibtorrentDht:
     def _read(self, alert: lt.alert) -> Callable[[], None] | None:
         """Copy what matters out of an alert, which dies with the next poll."""
         if isinstance(alert, lt.dht_mutable_item_alert):
-            item = alert.item
+            item: object = alert.item  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]  the stub's entry type is open
             value = item if isinstance(item, bytes) and item else None  # nothing found reads as an empty item
             name, sequence, final = (bytes(alert.key), bytes(alert.salt)), alert.seq, alert.authoritative
             return lambda: self._on_item(name, sequence, value, final=final)
         if isinstance(alert, lt.dht_put_alert):
             stored, count = (bytes(alert.public_key), bytes(alert.salt)), alert.num_success
             return lambda: self._on_put(stored, count)
+        if isinstance(alert, lt.dht_get_peers_reply_alert):
+            topic, peers = alert.info_hash.to_bytes(), set(alert.peers())
+            return lambda: self._on_providers(topic, peers)
         if isinstance(alert, lt.session_stats_alert):
             nodes = int(alert.values.get("dht.dht_nodes", 0))
             return lambda: self._on_known(nodes)
@@ -307,6 +335,9 @@ class LibtorrentDht:
         if put is not None and not put.done():
             put.set_result(count)
 
+    def _on_providers(self, topic: bytes, peers: set[Peer]) -> None:
+        self._providers.get(topic, set()).update(peers)
+
     def _on_known(self, nodes: int) -> None:
         self._known = nodes
 
@@ -331,6 +362,7 @@ class MemoryDht:
         """Share `shelf` to let several nodes meet."""
         self.shelf: dict[tuple[bytes, bytes], bytes] = {} if shelf is None else shelf
         self.peers: set[Peer] = set()
+        self.announced: dict[bytes, set[Peer]] = {}
 
     async def put(self, key: DhtKey, salt: bytes, value: bytes, *, deadline_s: float = 5.0) -> int:
         """Store `value`, refusing what the real table refuses."""
@@ -344,6 +376,15 @@ class MemoryDht:
         """Return what was stored last."""
         del deadline_s
         return self.shelf.get((public, salt))
+
+    def announce(self, topic: bytes, port: int) -> None:
+        """Remember the port on loopback."""
+        self.announced.setdefault(topic, set()).add(("127.0.0.1", port))
+
+    async def providers(self, topic: bytes, *, wait_s: float = 0.2) -> set[Peer]:
+        """Return the ports announced."""
+        del wait_s
+        return self.announced.get(topic, set())
 
     def add_peers(self, peers: Iterable[Peer]) -> None:
         """Remember the peers."""

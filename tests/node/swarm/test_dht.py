@@ -78,6 +78,19 @@ async def test_dht_put_signed_by_another_key_is_stored_by_nobody() -> None:
         assert await nodes[2].get(DhtKey(seed).public, b"s") == b"mine"
 
 
+async def test_dht_announced_port_is_found_by_others() -> None:
+    async with network(5) as nodes:
+        topic = os.urandom(20)
+        nodes[2].announce(topic, 7_001)
+        nodes[3].announce(topic, 7_002)
+        found: set[tuple[str, int]] = set()
+        async with asyncio.timeout(5):
+            while len(found) < 2:
+                found = await nodes[4].providers(topic)
+        assert found == {("127.0.0.1", 7_001), ("127.0.0.1", 7_002)}
+        assert await nodes[4].providers(os.urandom(20)) == set()
+
+
 async def test_dht_peer_gone_others_still_find_the_value() -> None:
     async with network(8) as nodes:
         key = DhtKey(os.urandom(32))
