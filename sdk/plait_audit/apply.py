@@ -120,10 +120,6 @@ def _account(state: State, payee: Address, entry: Entry) -> Account:
     return account
 
 
-def _credited(state: State, entry: Entry) -> None:
-    _account(state, entry.values["payee"], entry).unaccrued += entry.values["amount"]
-
-
 def _accrued(state: State, entry: Entry) -> None:
     values = entry.values
     account, epoch = _account(state, values["payee"], entry), values["epoch"]
@@ -314,6 +310,8 @@ def _request_ended(state: State, entry: Entry) -> None:
     if late != (entry.name == "Refunded"):
         _find(state, "requests", entry, f"{entry.name} on the wrong side of the request's deadline")
     request.status, request.place = entry.name.lower(), entry.place
+    if entry.name == "Fulfilled":
+        _account(state, request.gateway, entry).unaccrued += request.fee
 
 
 def _transferred(state: State, entry: Entry) -> None:
@@ -332,7 +330,6 @@ RULES: dict[tuple[str, str], Callable[[State, Entry], None]] = {
     ("Channels", "ExitStarted"): _exit_started,
     ("Channels", "ChannelWithdrawn"): _ended,
     ("Channels", "ChannelClosed"): _ended,
-    ("Channels", "Credited"): _credited,
     ("Channels", "Accrued"): _accrued,
     ("Channels", "Released"): _released,
     ("Channels", "FeeBurned"): _burned,

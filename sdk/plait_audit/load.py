@@ -33,8 +33,8 @@ async def replay(reader: ChainReader, *, last: int | None = None) -> Replay:
     """
     deployment = reader.deployment
     head = await reader.block("latest" if last is None else last)
-    state = State(epoch_length=deployment.parameters["epoch_length"], fee_bps=deployment.parameters["fee_bps"])
-    count, first = 0, deployment.block + 1
+    state = State(epoch_length=deployment.parameters.epoch_length, fee_bps=deployment.parameters.fee_bps)
+    count, first = 0, deployment.block
     addresses = list(deployment.addresses.values())
     async for found in read_logs(reader.rpc, addresses=addresses, first=first, last=head.number):
         count += len(found.logs)

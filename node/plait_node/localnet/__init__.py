@@ -1,5 +1,8 @@
-"""Run a whole network on one machine for the demo, make up, and live tests."""
+"""Start a whole network on loopback: for the demo, for `make up`, for live tests and benchmarks."""
 
 from __future__ import annotations
 
-__all__: list[str] = []
+from plait_node.localnet.network import Network
+from plait_node.localnet.processes import Child, free_port
+
+__all__ = ["Child", "Network", "free_port"]

@@ -102,10 +102,10 @@ class Children:
         for child in running:
             with contextlib.suppress(ProcessLookupError):
                 child.process.terminate()
-        with contextlib.suppress(TimeoutError):
+        with contextlib.suppress(TimeoutError, subprocess.TimeoutExpired):
             async with asyncio.timeout(_STOP_S):
-                while any(child.alive for child in running):
-                    await asyncio.sleep(0.05)
+                for child in running:
+                    await asyncio.to_thread(child.process.wait, _STOP_S)
         for child in running:
             if child.alive:
                 child.process.kill()

@@ -1,4 +1,4 @@
-"""Does every contract hold the tokens that its books owe?"""
+"""Compare the tokens that each contract holds with what its books owe."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does contract storage say what the logs say?"""
+"""Compare contract storage with what the logs say."""
 
 from __future__ import annotations
 
@@ -105,12 +105,14 @@ async def _nodes(reader: ChainReader, replay: Replay) -> AsyncIterator[Finding]:
 
 async def _keys(reader: ChainReader, replay: Replay) -> AsyncIterator[Finding]:
     for address, key in replay.state.keys.items():
-        names = ("owner", "validFrom", "revokedAt")
         stored = await reader.view("NodeRegistry", "serviceKey", address, where=replay.block.number)
         rebuilt = (key.owner, key.valid_from, key.revoked_at)
-        pairs = dict(zip(names, stored, strict=True)), dict(zip(names, rebuilt, strict=True))
-        for finding in _differ(f"service key {to_hex(address)}", key.place, *pairs):
+        for finding in _differ(f"service key {to_hex(address)}", key.place, _named(stored), _named(rebuilt)):
             yield finding
+
+
+def _named(key: tuple[Any, ...]) -> dict[str, Any]:
+    return dict(zip(("owner", "validFrom", "revokedAt"), key, strict=True))
 
 
 async def _models(reader: ChainReader, replay: Replay) -> AsyncIterator[Finding]:
@@ -124,8 +126,8 @@ async def _models(reader: ChainReader, replay: Replay) -> AsyncIterator[Finding]
 async def _requests(reader: ChainReader, replay: Replay) -> AsyncIterator[Finding]:
     where = replay.block.number
     for number, request in replay.state.requests.items():
-        (stored,) = await reader.view("Requests", "paramsHashOf", number, where=where)
-        pair = {"open": any(stored)}, {"open": request.status == "open"}
+        (stored,) = await reader.view("Requests", "openRequest", number, where=where)
+        pair = {"open": stored}, {"open": request.digest if request.status == "open" else bytes(32)}
         for finding in _differ(f"request {number}", request.place, *pair):
             yield finding
     async for finding in _counts(reader, replay.state, where):

@@ -1,0 +1,138 @@
+"""`plait node`: what an operator types."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from plait.chain.deployments import Deployment
+from plait.chain.reader import ChainReader
+from plait.chain.writer import ChainWriter
+from plait.protocol.ids import address, to_hex
+from plait.protocol.typed import Key
+from plait_node.config import load
+from plait_node.errors import ConfigError
+from plait_node.home import Home
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
+
+Rpc = Annotated[str, typer.Option("--rpc", help="JSON-RPC URL of the chain.", envvar="PLAIT_RPC")]
+DeploymentFile = Annotated[
+    Path, typer.Option("--deployment", help="Deployment file of the contracts.", envvar="PLAIT_DEPLOYMENT")
+]
+OwnerKey = Annotated[Path, typer.Option("--owner-key-file", help="File with the owner's key; a node never needs it.")]
+ConfigFile = Annotated[Path, typer.Option("--config", help="The node's TOML file.")]
+_ROLES = {"gateway": 1, "worker": 2, "stage": 4}
+
+
+def _key(path: Path) -> Key:
+    try:
+        return Key.from_hex(path.read_text(encoding="utf-8").strip())
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such key file") from None
+
+
+@app.command()
+def init(home: Annotated[Path, typer.Argument(help="Folder for keys and journal; must hold none yet.")]) -> None:
+    """Make a node's folder with a fresh service key and DHT key."""
+    made = Home.create(home)
+    typer.echo(f"service key {to_hex(made.service_key().address)}\nfolder      {home}")
+
+
+@app.command()
+def publish(
+    model: Annotated[str, typer.Argument(help="Name of an embedded model, or path of a GGUF file.")],
+    models: Annotated[Path, typer.Option("--models", help="Folder that gets the model's manifest and tokenizer.")],
+    rpc: Rpc,
+    deployment: DeploymentFile,
+    owner_key_file: OwnerKey,
+) -> None:
+    """Build a model's manifest from its weights and register it on chain."""
+    from plait_node.models import publish as publish_model  # noqa: PLC0415 -- torch loads for the commands that run a model
+
+    async def run() -> None:
+        async with await ChainReader.connect(rpc, Deployment.load(deployment)) as reader:
+            done = await publish_model(model, models, ChainWriter(reader, _key(owner_key_file)))
+            typer.echo(f"{to_hex(done.model_id)}")
+
+    asyncio.run(run())
+
+
+@app.command()
+def stake(
+    home: Annotated[Path, typer.Argument(help="The node's folder, from `plait node init`.")],
+    roles: Annotated[str, typer.Option(help="Comma-separated: gateway, worker, stage.")],
+    endpoint: Annotated[str, typer.Option(help="URIs separated by a space: http://host:port, dht://host:port.")],
+    amount: Annotated[int, typer.Option(help="Stake in base units of the token.")],
+    rpc: Rpc,
+    deployment: DeploymentFile,
+    owner_key_file: OwnerKey,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be sent, send nothing.")] = False,
+) -> None:
+    """Register the owner as a node, stake, and bind the folder's service key."""
+    node, owner = Home(home), _key(owner_key_file)
+    unknown = sorted(set(roles.split(",")) - set(_ROLES))
+    if unknown:
+        raise ConfigError(f"unknown role {', '.join(unknown)}; there are {', '.join(_ROLES)}")
+    bits = sum(_ROLES[role] for role in set(roles.split(",")))
+    service = node.service_key()
+    steps = f"owner {to_hex(owner.address)}: register roles {roles}, stake {amount}, add key {to_hex(service.address)}"
+    typer.echo(steps)
+    if dry_run:
+        return
+    dht_key = Ed25519PrivateKey.from_private_bytes(node.dht_seed()).public_key().public_bytes_raw()
+
+    async def run() -> None:
+        async with await ChainReader.connect(rpc, Deployment.load(deployment)) as reader:
+            writer = ChainWriter(reader, owner)
+            if await reader.node(owner.address) is None:
+                await writer.register_node(bits, endpoint, dht_key)
+            await writer.stake(amount)
+            if await reader.service_key(service.address) is None:
+                await writer.add_service_key(service)
+
+    asyncio.run(run())
+
+
+@app.command()
+def status(
+    owner: Annotated[str, typer.Argument(help="The node owner's address.")],
+    rpc: Rpc,
+    deployment: DeploymentFile,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show a node's stake, earnings and reputation as the chain has them."""
+
+    async def run() -> dict[str, object]:
+        async with await ChainReader.connect(rpc, Deployment.load(deployment)) as reader:
+            node = await reader.node(address(owner))
+            if node is None:
+                raise ConfigError(f"{owner} is not registered; `plait node stake` registers a node")
+            earnings = await reader.earnings(node.owner)
+            return {
+                "owner": owner,
+                "active": node.active,
+                "roles": [name for name, bit in _ROLES.items() if node.roles & bit],
+                "endpoint": node.endpoint,
+                "stake": str(node.stake),
+                "earned": str(earnings.earned),
+                "pending": str(earnings.maturing + earnings.mature),
+                "released": str(earnings.released),
+                "reputation": str(await reader.reputation(node.owner)),
+            }
+
+    facts = asyncio.run(run())
+    typer.echo(json.dumps(facts, indent=2) if as_json else "\n".join(f"{name:<11} {facts[name]}" for name in facts))
+
+
+@app.command()
+def run(config: ConfigFile) -> None:
+    """Serve until SIGTERM or Ctrl-C."""
+    from plait_node.app import serve  # noqa: PLC0415 -- as above
+
+    serve(load(config))
