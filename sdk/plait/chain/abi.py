@@ -47,7 +47,90 @@ class Function:
     inputs: tuple[Parameter, ...]
     outputs: tuple[Parameter, ...]
 
-    def _decode(parameters: tuple[Parameter, ...], data: bytes, what: str) -> tuple[Any, ...]:
+    def encode(self, *arguments: object) -> bytes:
+        """Return calldata."""
+        return self.selector + abi_encode([each.type for each in self.inputs], arguments)
+
+    def decode(self, data: bytes) -> tuple[Any, ...]:
+        """Return the results; raise `MalformedMessageError`."""
+        return _decode(self.outputs, data, self.name)
+
+    def decode_inputs(self, data: bytes) -> dict[str, Any]:
+        """Return the arguments in calldata or in a custom error, by name; raise `MalformedMessageError`."""
+        values = _decode(self.inputs, data[4:], self.name)
+        return {each.name or str(at): value for at, (each, value) in enumerate(zip(self.inputs, values, strict=True))}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """An event: how a log of it is recognised and read."""
+
+    contract: str
+    name: str
+    topic: Hash
+    fields: tuple[Parameter, ...]
+
+    def decode(self, topics: Sequence[bytes], data: bytes) -> dict[str, Any]:
+        """Return the fields by name; raise `MalformedMessageError`."""
+        indexed = [each for each in self.fields if each.indexed]
+        if len(topics) != len(indexed) + 1 or topics[0] != self.topic:
+            raise MalformedMessageError(f"this log is no {self.contract}.{self.name}")
+        values = {
+            each.name: _decode((each,), topic, self.name)[0] for each, topic in zip(indexed, topics[1:], strict=True)
+        }
+        rest = tuple(each for each in self.fields if not each.indexed)
+        values |= dict(zip((each.name for each in rest), _decode(rest, data, self.name), strict=True))
+        return {each.name: values[each.name] for each in self.fields}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Artifact:
+    """One contract as shipped."""
+
+    name: str
+    abi: list[dict[str, Any]]
+    bytecode: bytes
+    constructor: tuple[Parameter, ...]
+    functions: Mapping[str, Function]
+    events: Mapping[Hash, Event]
+    errors: Mapping[bytes, Function]
+
+    def deployment(self, *arguments: object) -> bytes:
+        """Return the code that deploys the contract with these constructor arguments."""
+        return self.bytecode + abi_encode([each.type for each in self.constructor], arguments)
+
+    def event(self, name: str) -> Event:
+        """Return an event by its name."""
+        return next(event for event in self.events.values() if event.name == name)
+
+
+@cache
+def artifact(name: str) -> Artifact:
+    """Return a shipped contract by its name."""
+    raw = cast("dict[str, Any]", json.loads(files("plait.protocol.abi").joinpath(f"{name}.json").read_text("utf-8")))
+    abi = cast("list[dict[str, Any]]", raw["abi"])
+    functions = [_function(entry) for entry in abi if entry["type"] == "function"]
+    events = [_event(name, entry) for entry in abi if entry["type"] == "event"]
+    errors = [_function(entry) for entry in abi if entry["type"] == "error"]
+    constructors = [entry for entry in abi if entry["type"] == "constructor"]
+    return Artifact(
+        name=name,
+        abi=abi,
+        bytecode=bytes.fromhex(str(raw["bytecode"]).removeprefix("0x")),
+        constructor=_parameters(constructors[0]["inputs"]) if constructors else (),
+        functions={each.name: each for each in functions},
+        events={each.topic: each for each in events},
+        errors={each.selector: each for each in errors},
+    )
+
+
+@cache
+def all_errors() -> Mapping[bytes, Function]:
+    """Return the custom errors of all contracts by selector."""
+    return {selector: error for name in CONTRACTS for selector, error in artifact(name).errors.items()}
+
+
+def _decode(parameters: tuple[Parameter, ...], data: bytes, what: str) -> tuple[Any, ...]:
     try:
         values = abi_decode([each.type for each in parameters], data)
     except (DecodingError, ValueError, OverflowError) as error:
