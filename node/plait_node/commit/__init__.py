@@ -1,5 +1,20 @@
-"""Commit to work: row hashes, leaves, progress, job records, receipts."""
+"""Commit to work: rows into leaves, windows into signatures."""
 
 from __future__ import annotations
 
-__all__: list[str] = []
+from plait_node.commit.errors import CommitError, DisagreementError, LeafError, RowOrderError
+from plait_node.commit.rows import RowHashes, hash_rows, hash_tail_rows
+from plait_node.commit.stage_committer import Permit, StageCommitter, WindowRoots
+
+__all__ = [
+    "CommitError",
+    "DisagreementError",
+    "LeafError",
+    "Permit",
+    "RowHashes",
+    "RowOrderError",
+    "StageCommitter",
+    "WindowRoots",
+    "hash_rows",
+    "hash_tail_rows",
+]
