@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Protocol
 
 from plait.protocol.messages import RecordKind
 from plait_node.swarm.errors import BadRecordError
-from plait_node.swarm.records import KeyDirectory, NodeRecord, StoredRecord, check_record, node_record, salt
+from plait_node.swarm.records import NodeRecord, StoredRecord, check_record, node_record, salt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from plait.protocol.checks import NodeDirectory
     from plait.protocol.ids import Address, Hash
     from plait.protocol.typed import Domain
     from plait_node.swarm.dht import Dht, Peer
@@ -75,7 +76,7 @@ class Directory:
     """The stages of the models it was asked about, read again every `REFRESH_S` seconds."""
 
     def __init__(
-        self, *, dht: Dht, nodes: NodeSource, keys: KeyDirectory, domain: Domain, clock: Callable[[], float]
+        self, *, dht: Dht, nodes: NodeSource, keys: domain: Domain, clock: Callable[[], float]
     ) -> None:
         """Read from `dht`, judge by `nodes` and `keys`."""
         self._dht = dht

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 from plait.protocol.messages import RecordKind
 from plait_node.swarm.errors import BadRecordError
-from plait_node.swarm.records import Deposit, KeyDirectory, StoredRecord, check_record, read_deposit, salt
+from plait_node.swarm.records import Deposit, StoredRecord, check_record, read_deposit, salt
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from plait.protocol.checks import NodeDirectory
     from plait.protocol.ids import Address, Hash
     from plait.protocol.typed import Domain
     from plait_node.swarm.dht import Dht
@@ -24,7 +25,7 @@ class Lookup:
     """Reads what workers stored under their requests."""
 
     def __init__(
-        self, *, dht: Dht, nodes: NodeSource, keys: KeyDirectory, domain: Domain, clock: Callable[[], float]
+        self, *, dht: Dht, nodes: NodeSource, keys: domain: Domain, clock: Callable[[], float]
     ) -> None:
         """Read from `dht`, judge by `nodes` and `keys`."""
         self._dht = dht

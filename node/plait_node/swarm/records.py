@@ -7,7 +7,7 @@ job or receipt too large for an item leaves its digest and signature in their pl
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from plait.protocol.codec import (
     amount_bytes,
@@ -23,41 +23,13 @@ from plait.protocol.pb import gateway_pb2, signed_pb2
 from plait.protocol.typed import Domain, Key, Signed
 from plait_node.swarm.errors import BadRecordError
 
+if TYPE_CHECKING:
+    from plait.protocol.checks import NodeDirectory
+
 NODE_LIFE_S = 60
 CLOCK_TOLERANCE_S = 30
 BODY_VERSION = 1
 _DIGEST_BODY = 96  # digest 32, signature 64; every serialised message is longer
-
-
-class ServiceKeyInfo(Protocol):
-    """What the chain keeps of a service key; times in Unix seconds, `revoked_at` 0 while it is valid."""
-
-    @property
-    def owner(self) -> Address:
-        """The node it signs for."""
-        ...
-
-    @property
-    def valid_from(self) -> int:
-        """From when on."""
-        ...
-
-    @property
-    def revoked_at(self) -> int:
-        """Until when, or 0."""
-        ...
-
-
-class KeyDirectory(Protocol):
-    """Who signs for whom, as the chain says."""
-
-    async def service_key(self, key: Address, /) -> ServiceKeyInfo | None:
-        """Return the key's entry; None when nobody registered it."""
-        ...
-
-    async def active(self, owner: Address, /) -> bool:
-        """Return whether this node is staked and not jailed."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +107,7 @@ async def check_record(
     stored: StoredRecord,
     *,
     domain: Domain,
-    keys: KeyDirectory,
+    keys: NodeDirectory,
     kind: int,
     topic: Hash,
     node: Address,
@@ -158,7 +130,7 @@ async def check_record(
 
 
 async def _check_signer(
-    signed: Signed[Record], *, domain: Domain, keys: KeyDirectory, node: Address, now: float
+    signed: Signed[Record], *, domain: Domain, keys: NodeDirectory, node: Address, now: float
 ) -> None:
     try:
         signer = signed.signer(domain)

@@ -39,7 +39,7 @@ class Node:
 
 @dataclass(slots=True, kw_only=True)
 class Chain:
-    """Implements `KeyDirectory` and `NodeSource`."""
+    """Implements `NodeDirectory` and `NodeSource`."""
 
     registered: list[Node] = field(default_factory=list)
     keys: dict[Address, KeyEntry] = field(default_factory=dict)
