@@ -1,0 +1,227 @@
+"""What the demo does, step by step, with the SDK alone. Numbers in brackets are those of docs/architecture.md."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from network import Facts
+
+from plait import Plait
+from plait.errors import PlaitError
+
+_QUESTION = "Explain in two sentences why the sky is blue."
+_FOLLOW_UP = "And why is it red in the evening? One sentence."
+_ON_CHAIN = "Name the capital of France."
+_LONG = "Write a long story about a lighthouse keeper and the sea."
+_CLAIMED_S = 30.0
+_KILL_AFTER_TOKENS = 24
+_PAYEES = ("gateway", "stage-ash", "stage-birch", "stage-cedar")
+
+
+class StoryError(Exception):
+    """Something did not happen as it must."""
+
+
+def _talk(question: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": question}]
+
+
+def _must(otherwise: str, *, true: bool) -> None:
+    if not true:
+        raise StoryError(otherwise)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """One answer and how it came."""
+
+    answer: Any
+    text: str
+    first_token_s: float
+    tokens_per_s: float
+
+
+@dataclass(slots=True)
+class Story:
+    """Runs the steps against one local network and gathers the summary."""
+
+    facts: Facts
+    home: Path
+    up_s: float
+    _summary: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    def tell(self) -> dict[str, Any]:
+        """Run every step; raise `StoryError` or `PlaitError` at the first that fails."""
+        facts = self.facts
+        self._summary["networkUpSeconds"] = round(self.up_s, 1)
+        with Plait(rpc=facts.rpc, deployment=facts.deployment, key=facts.payer_key, home=self.home) as client:
+            before = self._reputations(client)
+            first = self._question(client)
+            self._shared_prefix(client, first)
+            self._on_chain(client)
+            self._lose_a_node(client)
+            self._spare(client)
+            self._settle(client, first, before)
+        self._audit()
+        return self._summary
+
+    def _say(self, part: str, text: str) -> None:
+        print(f"[{part}] {text}", flush=True)
+
+    def _ask(self, client: Plait, messages: list[dict[str, str]], *, max_tokens: int = 96) -> Told:
+        began, first, count, text = time.monotonic(), 0.0, 0, ""
+        stream = client.chat.completions.create(
+            model=self.facts.model, messages=messages, max_tokens=max_tokens, temperature=0, stream=True
+        )
+        print("    ", end="")
+        for chunk in stream:
+            piece = chunk.choices[0].delta.content or ""
+            if piece and not first:
+                first = time.monotonic()
+            print(piece.replace("\n", "\n    "), end="", flush=True)
+            text, count = text + piece, count + 1
+        print(flush=True)
+        answer = stream.completion
+        tokens, took = answer.usage.completion_tokens, time.monotonic() - first
+        rate = (tokens - 1) / took if tokens > 1 else 0.0
+        return Told(answer=answer, text=text, first_token_s=first - began, tokens_per_s=rate)
+
+    def _facts_of(self, told: Told) -> dict[str, Any]:
+        answer = told.answer
+        return {
+            "request": answer.id,
+            "answer": told.text,
+            "finish": answer.choices[0].finish_reason,
+            "route": [f"{stage.first}-{stage.last - 1} {stage.node}" for stage in answer.job.route],
+            "method": answer.job.method,
+            "reason": answer.job.reason,
+            "firstTokenSeconds": round(told.first_token_s, 2),
+            "tokensPerSecond": round(told.tokens_per_s, 1),
+            "price": str(answer.receipt.price),
+            "verification": {"level": answer.verification.level, "checks": list(answer.verification.checks)},
+        }
+
+    def _show(self, told: Told) -> dict[str, Any]:
+        facts = self._facts_of(told)
+        usage = told.answer.usage
+        self._say("5 method", f"{facts['method']}: {facts['reason']}")
+        self._say("4 route", "  ".join(facts["route"]))
+        self._say(
+            "8 verify",
+            f"{facts['verification']['level']}: {', '.join(facts['verification']['checks'])}",
+        )
+        self._say(
+            "8 pay",
+            f"{usage.prompt_tokens} + {usage.completion_tokens} tokens for {facts['price']} base units; "
+            f"first token after {facts['firstTokenSeconds']} s, then {facts['tokensPerSecond']} tokens/s",
+        )
+        return facts
+
+    def _question(self, client: Plait) -> Told:
+        self._say("1 ask", _QUESTION)
+        told = self._ask(client, [{"role": "user", "content": _QUESTION}])
+        self._summary["question"] = self._show(told)
+        return told
+
+    def _shared_prefix(self, client: Plait, first: Told) -> None:
+        self._say("1 ask", f"(the same talk goes on, so its beginning is known) {_FOLLOW_UP}")
+        talk = [
+            {"role": "user", "content": _QUESTION},
+            {"role": "assistant", "content": first.text},
+            {"role": "user", "content": _FOLLOW_UP},
+        ]
+        told = self._ask(client, talk, max_tokens=48)
+        self._summary["sharedPrefix"] = self._show(told)
+        before, after = first.answer.job.method, told.answer.job.method
+        _must(f"the method stayed {after} although the prefix was shared", true=before != after)
+        self._say("5 method", f"changed from {before} to {after}")
+
+    def _on_chain(self, client: Plait) -> None:
+        self._say("on chain", f"escrowed for a named node: {_ON_CHAIN}")
+        number = client.requests.submit(
+            model=self.facts.model, messages=[{"role": "user", "content": _ON_CHAIN}], max_tokens=24, fee=10_000
+        )
+        answer = client.requests.wait(number, timeout=60)
+        print(f"    {answer.content}")
+        self._say("on chain", f"request {number} fulfilled in transaction {answer.transaction}")
+        self._summary["onChain"] = {
+            "request": number,
+            "answer": answer.content,
+            "transaction": answer.transaction,
+            "gas": answer.gas_used,
+        }
+
+    def _lose_a_node(self, client: Plait) -> None:
+        victim = self.facts.process("stage-birch")
+        self._say("1 ask", f"{_LONG} (its holder of blocks 10-19 will die)")
+        stream = client.chat.completions.create(
+            model=self.facts.model,
+            messages=[{"role": "user", "content": _LONG}],
+            max_tokens=200,
+            temperature=0,
+            stream=True,
+        )
+        killed, error = False, None
+        try:
+            for count, chunk in enumerate(stream):
+                print("    " if not count else "", chunk.choices[0].delta.content or "", sep="", end="", flush=True)
+                if not killed and stream.usage.completion_tokens >= _KILL_AFTER_TOKENS:
+                    os.kill(int(str(victim["pid"])), signal.SIGKILL)
+                    killed = True
+        except PlaitError as failure:
+            error = failure
+        print(flush=True)
+        _must("the answer ended before the kill", true=killed)
+        _must("the answer went on although its stage was dead", true=error is not None)
+        self._say("7 failure", str(error))
+        spent = client.jobs.get(stream.id)
+        windows = stream.verified_tokens
+        self._say("8 pay", f"paid {spent.paid} base units for {windows} checked tokens, nothing beyond")
+        _must(f"{spent.paid} paid for {windows} tokens", true=spent.paid <= stream.price_of(windows))
+        self._summary["failure"] = {"error": str(error), "paid": str(spent.paid), "checkedTokens": windows}
+
+    def _spare(self, client: Plait) -> None:
+        self._say("1 ask", f"(again, over the spare) {_QUESTION}")
+        told = self._ask(client, [{"role": "user", "content": _QUESTION}], max_tokens=48)
+        self._summary["spare"] = self._show(told)
+        spare = self.facts.process("stage-spare")["owner"]
+        _must("the spare was not used", true=any(str(spare) in stage for stage in self._summary["spare"]["route"]))
+
+    def _settle(self, client: Plait, first: Told, before: dict[str, int]) -> None:
+        job = client.jobs.get(first.answer.id)
+        deadline = time.monotonic() + _CLAIMED_S
+        while job.status == "signed" and time.monotonic() < deadline:
+            time.sleep(0.5)
+            job = client.jobs.get(first.answer.id)
+        _must(f"the receipt is still {job.status} after {_CLAIMED_S:.0f} s", true=job.status in {"claimed", "final"})
+        self._say("9 settle", f"receipt {job.status} in transaction {job.transaction}, verified against the chain")
+        self._summary["settlement"] = {"status": job.status, "transaction": job.transaction, "gas": job.gas_used}
+        after = self._reputations(client)
+        for name in _PAYEES:
+            self._say("9 settle", f"reputation of {name}: {before[name]} before, {after[name]} after")
+        _must(
+            all(after[name] > before[name] for name in ("gateway", "stage-ash")), "work was settled, reputation stayed"
+        )
+        self._summary["reputation"] = {"before": before, "after": after}
+
+    def _reputations(self, client: Plait) -> dict[str, int]:
+        owners = {name: str(self.facts.process(name)["owner"]) for name in _PAYEES}
+        return {name: client.nodes.get(owner).reputation for name, owner in owners.items()}
+
+    def _audit(self) -> None:
+        plait = Path(sys.executable).with_name("plait")
+        command = [str(plait), "audit", "--rpc", self.facts.rpc, "--deployment", str(self.facts.deployment)]
+        subprocess.run(command, check=False, timeout=60)
+        found = subprocess.run([*command, "--json"], check=False, timeout=60, capture_output=True, text=True)
+        _must(f"plait audit: {found.stderr.strip()}", true=found.returncode in {0, 1})
+        report = json.loads(found.stdout)
+        self._summary["audit"] = {name: report[name] for name in ("lastBlock", "logs", "owed", "counts", "findings")}
+        _must(f"the audit has {len(report['findings'])} finding(s)", true=report["clean"])
