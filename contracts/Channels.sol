@@ -10,6 +10,7 @@ import {SafeCast} from "@openzeppelin/contracts/utils/math/SafeCast.sol";
 
 import {IChannels} from "./interfaces/IChannels.sol";
 import {INodeRegistry} from "./interfaces/INodeRegistry.sol";
+import {ClaimRow} from "./libraries/ClaimRow.sol";
 import {TypedData} from "./libraries/TypedData.sol";
 import {ChannelId} from "./types/Ids.sol";
 
@@ -19,7 +20,6 @@ contract Channels is IChannels, EIP712 {
     using SafeCast for uint256;
     using SafeERC20 for IERC20;
 
-    uint256 private constant _ROW = 132;
     uint256 private constant _MAX_ROWS = 256;
     uint256 private constant _BPS = 10_000;
     uint16 private constant _MAX_FEE_BPS = 1_000;
@@ -108,9 +108,9 @@ contract Channels is IChannels, EIP712 {
 
     /// @inheritdoc IChannels
     function claim(address payee, bytes calldata rows) external returns (uint96 earned) {
-        uint256 count = rows.length / _ROW;
+        uint256 count = rows.length / ClaimRow.LENGTH;
         require(
-            count != 0 && count <= _MAX_ROWS && rows.length == count * _ROW,
+            count != 0 && count <= _MAX_ROWS && rows.length == count * ClaimRow.LENGTH,
             Channels_BadRows(rows.length, _MAX_ROWS)
         );
 
@@ -119,7 +119,7 @@ contract Channels is IChannels, EIP712 {
         uint256 skipped = 0;
         uint64 accepted = 0;
         for (uint256 i = 0; i < count; ++i) {
-            uint256 increase = _claimRow(separator, payee, rows[i * _ROW:(i + 1) * _ROW]);
+            uint256 increase = _claimRow(separator, payee, rows, i);
             if (increase == 0) {
                 skipped |= 1 << i;
             } else {
@@ -184,10 +184,7 @@ contract Channels is IChannels, EIP712 {
         require(msg.sender == _REQUESTS, Channels_CallerNotRequests(msg.sender));
         require(amount != 0, Channels_AmountZero());
 
-        emit Credited(payee, amount);
         _accrue(payee, amount, 1);
-
-        _TOKEN.safeTransferFrom(msg.sender, address(this), amount);
     }
 
     /// @inheritdoc IChannels
@@ -357,26 +354,25 @@ contract Channels is IChannels, EIP712 {
 
     /// @dev Returns zero for a bad row, which changes nothing. A recovered zero address is the
     /// signer of no channel.
-    function _claimRow(bytes32 separator, address payee, bytes calldata row)
+    function _claimRow(bytes32 separator, address payee, bytes calldata rows, uint256 index)
         private
         returns (uint256 increase)
     {
-        address payer = address(bytes20(row[0:20]));
-        uint96 cumulative = uint96(bytes12(row[20:32]));
-        uint32 jobs = uint32(bytes4(row[32:36]));
-        bytes32 root = bytes32(row[36:68]);
+        (address payer, uint96 cumulative, uint32 jobs, bytes32 root, bytes32 r, bytes32 vs) =
+            ClaimRow.read(rows, index);
+        bytes32 digest = ClaimRow.digest(separator, payer, payee, cumulative, jobs, root);
+        (address signer,,) = ECDSA.tryRecover(digest, r, vs);
+        ChannelId id = ChannelId.wrap(ClaimRow.channel(payer, payee, signer));
+        Channel storage slot = _channels[id];
+        (uint96 deposit, uint96 claimed) = (slot.deposit, slot.claimed);
+        if (cumulative <= claimed || cumulative > deposit) return 0;
 
-        bytes32 digest =
-            TypedData.digest(separator, TypedData.voucher(payer, payee, cumulative, jobs, root));
-        (address signer,,) = ECDSA.tryRecover(digest, bytes32(row[68:100]), bytes32(row[100:132]));
-        ChannelId id = channelId(payer, payee, signer);
-        Channel memory slot = _channels[id];
-        if (cumulative <= slot.claimed || cumulative > slot.deposit) return 0;
-
-        increase = cumulative - slot.claimed;
         slot.claimed = cumulative;
         slot.jobs = jobs;
-        _channels[id] = slot;
+        // Above `claimed`, checked.
+        unchecked {
+            increase = cumulative - claimed;
+        }
 
         emit VoucherClaimed(id, payee, cumulative, jobs, root);
     }

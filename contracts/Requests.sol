@@ -26,12 +26,13 @@ contract Requests is IRequests {
     IERC20 private immutable _TOKEN;
     IChannels private immutable _CHANNELS;
     INodeRegistry private immutable _NODES;
+    uint256 private immutable _CHAIN_ID;
+    bytes32 private immutable _DOMAIN;
 
     uint256 private _count;
     mapping(uint256 id => bytes32) private _open;
 
     /// @param channels_ Where fulfilled fees go, deployed before and naming this contract.
-    /// @dev The unlimited approval lets `Channels` pull what `credit` names and nothing else.
     constructor(address channels_) {
         address named = IChannels(channels_).requests();
         require(named == address(this), Requests_ChannelsNamesOther(named));
@@ -39,11 +40,12 @@ contract Requests is IRequests {
         _CHANNELS = IChannels(channels_);
         _TOKEN = IERC20(IChannels(channels_).token());
         _NODES = INodeRegistry(IChannels(channels_).nodes());
-        _TOKEN.forceApprove(channels_, type(uint256).max);
+        _CHAIN_ID = block.chainid;
+        _DOMAIN = TypedData.domain(channels_);
     }
 
     /// @inheritdoc IRequests
-    function request(Order calldata order, bytes calldata ids) external returns (uint256 id) {
+    function request(Order memory order, bytes calldata ids) external returns (uint256 id) {
         _checkOrder(order);
         require(
             ids.length != 0 && ids.length % 4 == 0 && ids.length <= _MAX_PROMPT,
@@ -64,9 +66,10 @@ contract Requests is IRequests {
             fee: order.fee,
             deadline: order.deadline
         });
-        _open[id] = keccak256(abi.encode(params));
+        bytes32 digest = _digest(id, params);
+        _open[id] = digest;
 
-        emit Requested(id, order.gateway, _digest(id, params), params, ids);
+        emit Requested(id, order.gateway, digest, params, ids);
 
         _TOKEN.safeTransferFrom(msg.sender, address(this), order.fee);
     }
@@ -75,12 +78,13 @@ contract Requests is IRequests {
     function fulfil(uint256 id, Params calldata params, bytes32 receipt, bytes calldata output)
         external
     {
-        _checkOpen(id, params);
+        bytes32 digest = _checkOpen(id, params);
         (address owner,, uint48 revokedAt) = _NODES.serviceKey(msg.sender);
         require(
             owner == params.gateway && revokedAt == 0,
             Requests_CallerNotGateway(id, msg.sender, params.gateway)
         );
+        require(_NODES.serves(params.gateway, _GATEWAY), Requests_GatewayNotActive(params.gateway));
         require(block.timestamp <= params.deadline, Requests_TooLate(id, params.deadline));
         require(receipt != 0, Requests_ReceiptZero(id));
         uint256 tokens = output.length / 4;
@@ -93,15 +97,10 @@ contract Requests is IRequests {
 
         // The cast is safe: `tokens` is at most `maxTokens`, which has 32 bits.
         emit Fulfilled(
-            id,
-            params.gateway,
-            _digest(id, params),
-            receipt,
-            keccak256(output),
-            uint32(tokens),
-            params.fee
+            id, params.gateway, digest, receipt, keccak256(output), uint32(tokens), params.fee
         );
 
+        _TOKEN.safeTransfer(address(_CHANNELS), params.fee);
         _CHANNELS.credit(params.gateway, params.fee);
     }
 
@@ -118,7 +117,7 @@ contract Requests is IRequests {
     }
 
     /// @inheritdoc IRequests
-    function paramsHashOf(uint256 id) external view returns (bytes32) {
+    function openRequest(uint256 id) external view returns (bytes32) {
         return _open[id];
     }
 
@@ -152,7 +151,7 @@ contract Requests is IRequests {
         return keccak256(abi.encode(block.chainid, address(this), id));
     }
 
-    function _checkOrder(Order calldata order) private view {
+    function _checkOrder(Order memory order) private view {
         require(order.fee != 0, Requests_FeeZero());
         require(order.maxTokens != 0, Requests_NoOutput());
         uint32 topP = order.sampling.topP;
@@ -160,21 +159,22 @@ contract Requests is IRequests {
             topP != 0 && topP <= _TOP_P_ONE && order.sampling.stop == 0,
             Requests_BadSampling(topP, order.sampling.stop)
         );
-        uint64 latest = uint64(block.timestamp) + _MAX_LIFE;
+        uint256 latest = block.timestamp + _MAX_LIFE;
         require(
             order.deadline > block.timestamp && order.deadline <= latest,
-            Requests_BadDeadline(order.deadline, latest)
+            Requests_BadDeadline(order.deadline, uint64(latest))
         );
-        require(_NODES.serves(order.gateway, _GATEWAY), Requests_GatewayNotActive(order.gateway));
     }
 
-    function _checkOpen(uint256 id, Params calldata params) private view {
-        require(_open[id] == keccak256(abi.encode(params)), Requests_NotOpen(id));
+    /// @dev The digest covers all parameters and the id, so it stands for both in storage.
+    function _checkOpen(uint256 id, Params calldata params) private view returns (bytes32 digest) {
+        digest = _digest(id, params);
+        require(_open[id] == digest, Requests_NotOpen(id));
     }
 
+    /// @dev The domain is derived again after a fork of the chain changed its id.
     function _digest(uint256 id, Params memory params) private view returns (bytes32) {
-        return TypedData.digest(
-            TypedData.domain(address(_CHANNELS)), TypedData.request(params, seedOf(id))
-        );
+        bytes32 domain = block.chainid == _CHAIN_ID ? _DOMAIN : TypedData.domain(address(_CHANNELS));
+        return TypedData.digest(domain, TypedData.request(params, seedOf(id)));
     }
 }

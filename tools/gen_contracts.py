@@ -73,7 +73,10 @@ def compile_contracts() -> Mapping[str, Mapping[str, Any]]:
         "settings": {**pinned["settings"], "outputSelection": wanted},
     }
     try:
-        answer = solcx.compile_standard(question, base_path=ROOT, solc_binary=SOLC)
+        answer = cast(
+            "dict[str, Any]",
+            solcx.compile_standard(question, base_path=ROOT, solc_binary=SOLC),  # pyright: ignore[reportUnknownMemberType] - solcx is not fully typed
+        )
     except SolcError as error:
         raise GenerationError(str(error.message)) from error
     return cast("Mapping[str, Mapping[str, Any]]", answer["contracts"])

@@ -23,7 +23,8 @@ interface IRequests {
     }
 
     /// @notice What a caller asks for.
-    /// @param gateway The node's owner; it must be active in the gateway role.
+    /// @param gateway The node's owner; only while it is active in the gateway role can it fulfil, so
+    /// callers ask `NodeRegistry.serves(gateway, 1)` before they put money in escrow.
     /// @param model The model.
     /// @param profile The one profile allowed.
     /// @param sampling How tokens are drawn.
@@ -40,7 +41,7 @@ interface IRequests {
         uint64 deadline;
     }
 
-    /// @notice A request's parameters; storage keeps only keccak256(abi.encode(parameters)).
+    /// @notice A request's parameters; storage keeps only the digest, which covers all of them.
     /// @param payer The caller of `request`, who is refunded.
     /// @param prompt keccak256(public salt, token ids), see PUBLIC_PROMPT_SALT.
     /// @param inputTokens Token ids in the prompt.
@@ -81,7 +82,7 @@ interface IRequests {
 
     /// @notice `Channels` names another `Requests`; an address was predicted wrongly.
     error Requests_ChannelsNamesOther(address requests);
-    /// @notice The gateway is not an active node in the gateway role.
+    /// @notice The gateway is not, or no longer, an active node in the gateway role.
     error Requests_GatewayNotActive(address gateway);
     /// @notice The prompt is empty, no whole number of ids, or above `max` bytes.
     error Requests_BadPrompt(uint256 length, uint256 max);
@@ -112,7 +113,8 @@ interface IRequests {
     /// @return id Number of the request, from 1.
     function request(Order calldata order, bytes calldata ids) external returns (uint256 id);
 
-    /// @notice Answers a request; only a valid service key of its gateway may, until its deadline.
+    /// @notice Answers a request; only a valid service key of its gateway may, until its deadline, and
+    /// only while the gateway is active.
     /// @param id The request.
     /// @param params Its parameters, as emitted.
     /// @param receipt Digest of the signed receipt.
@@ -125,8 +127,8 @@ interface IRequests {
     /// @param params Its parameters, as emitted.
     function refund(uint256 id, Params calldata params) external;
 
-    /// @notice Returns keccak256(abi.encode(parameters)) of an open request, zero otherwise.
-    function paramsHashOf(uint256 id) external view returns (bytes32);
+    /// @notice Returns the digest of an open request, zero for a settled or unknown one.
+    function openRequest(uint256 id) external view returns (bytes32);
 
     /// @notice Returns how many requests were ever made; ids run from 1 to this number.
     function requestCount() external view returns (uint256);

@@ -65,31 +65,33 @@ library TypedData {
     }
 
     /// @notice Returns the struct hash of an on-chain request: quote 0, one profile, seed = nonce.
-    function request(IRequests.Params memory params, bytes32 seed) internal pure returns (bytes32) {
-        bytes32 sampling = keccak256(
+    function request(IRequests.Params memory params, bytes32 seed)
+        internal
+        pure
+        returns (bytes32 structHash)
+    {
+        IRequests.Sampling memory sampling = params.sampling;
+        bytes32[14] memory words;
+        words[0] = REQUEST_TYPEHASH;
+        words[1] = bytes32(uint256(uint160(params.payer)));
+        words[2] = bytes32(uint256(uint160(params.gateway)));
+        // words[3], the quote, is zero.
+        words[4] = ModelId.unwrap(params.model);
+        words[5] = keccak256(abi.encode(params.profile));
+        words[6] = params.prompt;
+        words[7] = keccak256(
             abi.encode(
-                SAMPLING_TYPEHASH,
-                params.sampling.temperature,
-                params.sampling.topP,
-                params.sampling.topK,
-                params.sampling.stop
+                SAMPLING_TYPEHASH, sampling.temperature, sampling.topP, sampling.topK, sampling.stop
             )
         );
-        bytes32 profiles = keccak256(abi.encode(params.profile));
-
-        bytes memory head = abi.encode(
-            REQUEST_TYPEHASH,
-            params.payer,
-            params.gateway,
-            bytes32(0),
-            ModelId.unwrap(params.model),
-            profiles,
-            params.prompt,
-            sampling
-        );
-        bytes memory tail = abi.encode(
-            params.inputTokens, params.maxTokens, params.fee, seed, seed, params.deadline
-        );
-        return keccak256(bytes.concat(head, tail));
+        words[8] = bytes32(uint256(params.inputTokens));
+        words[9] = bytes32(uint256(params.maxTokens));
+        words[10] = bytes32(uint256(params.fee));
+        words[11] = seed;
+        words[12] = seed;
+        words[13] = bytes32(uint256(params.deadline));
+        assembly ("memory-safe") {
+            structHash := keccak256(words, 448)
+        }
     }
 }
