@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from plait_node.swarm.announcer import ANNOUNCE_S, Announcer
+from plait_node.swarm.announcer import Announcer
 from plait_node.swarm.dht import Dht, DhtKey, LibtorrentDht, MemoryDht
-from plait_node.swarm.directory import REFRESH_S, Directory, NodeSource, RegisteredNode
+from plait_node.swarm.directory import Directory, NodeSource, RegisteredNode
 from plait_node.swarm.errors import (
     BadRecordError,
     DhtError,
@@ -20,8 +20,6 @@ from plait_node.swarm.records import Deposit, NodeFacts, NodeRecord, StoredRecor
 from plait_node.swarm.route import Blames, Needs, Route, plan, room_of
 
 __all__ = [
-    "ANNOUNCE_S",
-    "REFRESH_S",
     "Announcer",
     "BadRecordError",
     "Blames",

@@ -76,7 +76,7 @@ class Directory:
     """The stages of the models it was asked about, read again every `REFRESH_S` seconds."""
 
     def __init__(
-        self, *, dht: Dht, nodes: NodeSource, keys: domain: Domain, clock: Callable[[], float]
+        self, *, dht: Dht, nodes: NodeSource, keys: NodeDirectory, domain: Domain, clock: Callable[[], float]
     ) -> None:
         """Read from `dht`, judge by `nodes` and `keys`."""
         self._dht = dht

@@ -25,7 +25,7 @@ class Lookup:
     """Reads what workers stored under their requests."""
 
     def __init__(
-        self, *, dht: Dht, nodes: NodeSource, keys: domain: Domain, clock: Callable[[], float]
+        self, *, dht: Dht, nodes: NodeSource, keys: NodeDirectory, domain: Domain, clock: Callable[[], float]
     ) -> None:
         """Read from `dht`, judge by `nodes` and `keys`."""
         self._dht = dht
