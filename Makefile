@@ -56,6 +56,7 @@ gen: setup ## Write generated code: messages and stubs from proto/, ABIs and byt
 gen-check: setup
 	$(PY) tools/gen_proto.py --check
 	$(PY) tools/gen_contracts.py --check
+	$(PY) tools/gen_docs.py --check
 
 docs: setup ## Write docs/cli from the commands' own help.
 	$(PY) tools/gen_docs.py
