@@ -3,6 +3,7 @@
 A message that exists is well formed: lengths, ranges and list limits are checked when it is made.
 """
 
+# budget: one table of all messages
 from __future__ import annotations
 
 from collections.abc import Callable
