@@ -11,7 +11,9 @@ from plait_node.broker.errors import (
     UnreadableMessageError,
 )
 from plait_node.broker.face import Acknowledged, Broker, DeadLetter, Delivery, Notice, Result
+from plait_node.broker.jetstream import NatsBroker
 from plait_node.broker.memory import MemoryBroker
+from plait_node.broker.server import LocalServer
 
 __all__ = [
     "Acknowledged",
@@ -21,8 +23,10 @@ __all__ = [
     "BrokerError",
     "DeadLetter",
     "Delivery",
+    "LocalServer",
     "MemoryBroker",
     "MessageTooLargeError",
+    "NatsBroker",
     "Notice",
     "Result",
     "ServerStartError",

@@ -162,3 +162,10 @@ class Broker(Protocol):
 
 # A worker puts its offer again every 15 s; one that stops is gone from quotes within this time.
 OFFER_LIFE_S = 60.0
+
+
+def given_up(request: bytes, reason: str) -> gateway_pb2.ResultEvent:
+    """Return the event that ends an answer which no worker could give."""
+    text = f"no worker finished this job ({reason}); send a new request"
+    fault = signed_pb2.Fault(code="job_given_up", text=text, retry=True, moved=False)
+    return gateway_pb2.ResultEvent(request=request, error=fault)

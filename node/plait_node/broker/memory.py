@@ -23,8 +23,10 @@ from plait_node.broker.face import (
     Delivery,
     Notice,
     Result,
+    given_up,
 )
 from plait_node.broker.pulse import pulse
+from plait_node.broker.subjects import NOBODY
 
 
 @dataclass(slots=True, kw_only=True)
@@ -39,6 +41,7 @@ class _Entry:
     deliveries: int = 0
     lease: asyncio.TimerHandle | None = None
     holder: int = 0
+    requeue: asyncio.Task[None] | None = None
 
 
 # kind, owner, request
@@ -52,16 +55,12 @@ class MemoryBroker:
 
     def __init__(self, clock: Callable[[], float], *, ack_wait_s: float = 10.0) -> None:
         self._clock = clock
-        self._ack_wait_s = ack_wait_s
         self._numbers = itertools.count(1)
-        self._waiting: dict[bytes, list[tuple[int, int, _Entry]]] = {}
-        self._live: dict[bytes, _Entry] = {}
+        self._queue = _JobQueue(ack_wait_s=ack_wait_s)
         self._logs: dict[_Subject, list[_Row]] = {}
         self._named: set[str] = set()
-        self._offers: dict[tuple[bytes, bytes], tuple[float, bytes]] = {}
         self._dead: list[DeadLetter] = []
-        self._changed = asyncio.Condition()
-        self._closed = False
+        self._offers: dict[tuple[bytes, bytes], tuple[float, bytes]] = {}
 
     async def publish_job(self, group: bytes, priority: int, call: gateway_pb2.JobCall, *, request: bytes) -> bool:
         """Hand a job to a group; return False when this request was published before."""
@@ -71,22 +70,21 @@ class MemoryBroker:
         if not self._first(f"job.{request.hex()}"):
             return False
         entry = _Entry(group=group, priority=priority, number=next(self._numbers), request=request, payload=payload)
-        self._live[request] = entry
-        await self._queue(entry)
+        await self._queue.put(entry)
         return True
 
     async def jobs(self, group: bytes) -> AsyncIterator[Delivery]:
         """Yield jobs for a worker of this group, urgent ones first."""
         while True:
-            entry = await self._take(group)
+            entry = await self._queue.take(group)
             if entry.deliveries > MAX_DELIVERIES:
-                await self._bury(entry, f"handed out {MAX_DELIVERIES} times without an end")
+                await self.bury(entry, entry.holder, f"handed out {MAX_DELIVERIES} times without an end")
                 continue
-            yield _MemoryDelivery(self, entry)
+            yield _MemoryDelivery(self, self._queue, entry)
 
     async def backlog(self, group: bytes) -> int:
         """Count the jobs of a group that are waiting or running."""
-        return sum(1 for entry in self._live.values() if entry.group == group)
+        return self._queue.count(group)
 
     async def publish_result(
         self, gateway: bytes, request: bytes, worker: bytes, event: gateway_pb2.ResultEvent, *, key: str
@@ -144,15 +142,20 @@ class MemoryBroker:
 
     async def close(self) -> None:
         """Wake every reader with `BrokerClosedError`."""
-        self._closed = True
-        for entry in self._live.values():
-            if entry.lease is not None:
-                entry.lease.cancel()
-        async with self._changed:
-            self._changed.notify_all()
+        await self._queue.close()
+
+    async def bury(self, entry: _Entry, holder: int, reason: str) -> None:
+        """Keep a job among the dead letters and tell who follows its answer."""
+        if not self._queue.holds(entry, holder):
+            return
+        call = gateway_pb2.JobCall.FromString(entry.payload)
+        self._dead.append(DeadLetter(request=entry.request, reason=reason, call=call))
+        self._queue.end(entry, holder)
+        event = given_up(entry.request, reason)
+        await self.publish_result(call.quote.message.gateway, entry.request, NOBODY, event, key="dead")
 
     def _payload(self, message: Message) -> bytes:
-        if self._closed:
+        if self._queue.closed:
             raise BrokerClosedError
         payload = message.SerializeToString()
         if len(payload) > MESSAGE_LIMIT:
@@ -170,8 +173,8 @@ class MemoryBroker:
         if not self._first(f"{subject}.{by.hex()}.{key}"):
             return
         self._logs.setdefault(subject, []).append((next(self._numbers), by, payload))
-        async with self._changed:
-            self._changed.notify_all()
+        async with self._queue.changed:
+            self._queue.changed.notify_all()
 
     async def _follow(self, subject: _Subject, after: int) -> AsyncIterator[_Row]:
         last = after
@@ -181,81 +184,107 @@ class MemoryBroker:
                 last = row[0]
                 yield row
             if not fresh:
-                await self._wait(lambda seen=last: self._has(subject, seen))
+                await self._queue.wait(lambda seen=last: self._has(subject, seen))
 
     def _has(self, subject: _Subject, after: int) -> bool:
         rows = self._logs.get(subject, [])
         return bool(rows) and rows[-1][0] > after
 
-    async def _wait(self, ready: Callable[[], bool]) -> None:
-        async with self._changed:
-            await self._changed.wait_for(lambda: self._closed or ready())
-        if self._closed:
-            raise BrokerClosedError
 
-    async def _queue(self, entry: _Entry) -> None:
-        waiting = self._waiting.setdefault(entry.group, [])
-        heapq.heappush(waiting, (entry.priority, entry.number, entry))
-        async with self._changed:
-            self._changed.notify_all()
+class _JobQueue:
+    """The jobs of every group, waiting or in the hands of a worker."""
 
-    async def _take(self, group: bytes) -> _Entry:
+    def __init__(self, *, ack_wait_s: float) -> None:
+        self.ack_wait_s = ack_wait_s
+        self.changed = asyncio.Condition()
+        self.closed = False
+        self._waiting: dict[bytes, list[tuple[int, int, _Entry]]] = {}
+        self._live: dict[bytes, _Entry] = {}
+
+    async def put(self, entry: _Entry) -> None:
+        """Let the group have this job."""
+        self._live[entry.request] = entry
+        heapq.heappush(self._waiting.setdefault(entry.group, []), (entry.priority, entry.number, entry))
+        async with self.changed:
+            self.changed.notify_all()
+
+    async def take(self, group: bytes) -> _Entry:
+        """Wait for a job of this group and lend it out."""
         waiting = self._waiting.setdefault(group, [])
-        await self._wait(lambda: bool(waiting))
+        await self.wait(lambda: bool(waiting))
         _, _, entry = heapq.heappop(waiting)
         entry.deliveries += 1
         entry.holder += 1
         self._lend(entry)
         return entry
 
-    def _lend(self, entry: _Entry) -> None:
-        if entry.lease is not None:
-            entry.lease.cancel()
-        loop = asyncio.get_running_loop()
-        entry.lease = loop.call_later(self._ack_wait_s, self._expire, entry, entry.holder)
+    def count(self, group: bytes) -> int:
+        """Count a group's jobs, waiting or lent."""
+        return sum(1 for entry in self._live.values() if entry.group == group)
 
-    def _expire(self, entry: _Entry, holder: int) -> None:
-        if not self._closed and entry.holder == holder and entry.request in self._live:
-            task = asyncio.get_running_loop().create_task(self._queue(entry))
-            entry.holder += 1
-            task.add_done_callback(lambda done: done.exception())
-
-    def _holds(self, entry: _Entry, holder: int) -> bool:
+    def holds(self, entry: _Entry, holder: int) -> bool:
+        """Tell whether this delivery of the job still counts."""
         return entry.holder == holder and entry.request in self._live
 
-    async def _extend(self, entry: _Entry, holder: int) -> None:
-        if self._holds(entry, holder):
+    def extend(self, entry: _Entry, holder: int) -> None:
+        """Start the lease again."""
+        if self.holds(entry, holder):
             self._lend(entry)
 
-    async def _end(self, entry: _Entry, holder: int) -> None:
-        if self._holds(entry, holder):
+    def end(self, entry: _Entry, holder: int) -> None:
+        """Forget the job."""
+        if self.holds(entry, holder):
             del self._live[entry.request]
-            if entry.lease is not None:
-                entry.lease.cancel()
+            _stop(entry)
 
-    async def _give_back(self, entry: _Entry, holder: int, delay_s: float) -> None:
-        if not self._holds(entry, holder):
+    async def give_back(self, entry: _Entry, holder: int, delay_s: float) -> None:
+        """Let somebody else have the job, at once or later."""
+        if not self.holds(entry, holder):
             return
         entry.holder += 1
-        if entry.lease is not None:
-            entry.lease.cancel()
+        _stop(entry)
         if delay_s <= 0:
-            await self._queue(entry)
+            await self.put(entry)
         else:
-            loop = asyncio.get_running_loop()
-            entry.lease = loop.call_later(delay_s, self._expire, entry, entry.holder)
+            entry.lease = asyncio.get_running_loop().call_later(delay_s, self._expire, entry, entry.holder)
 
-    async def _bury(self, entry: _Entry, reason: str) -> None:
-        call = gateway_pb2.JobCall.FromString(entry.payload)
-        self._dead.append(DeadLetter(request=entry.request, reason=reason, call=call))
-        await self._end(entry, entry.holder)
+    async def wait(self, ready: Callable[[], bool]) -> None:
+        """Sleep until `ready`; raise `BrokerClosedError` once closed."""
+        async with self.changed:
+            await self.changed.wait_for(lambda: self.closed or ready())
+        if self.closed:
+            raise BrokerClosedError
+
+    async def close(self) -> None:
+        """Wake every sleeper for the last time."""
+        self.closed = True
+        for entry in self._live.values():
+            _stop(entry)
+        async with self.changed:
+            self.changed.notify_all()
+
+    def _lend(self, entry: _Entry) -> None:
+        _stop(entry)
+        loop = asyncio.get_running_loop()
+        entry.lease = loop.call_later(self.ack_wait_s, self._expire, entry, entry.holder)
+
+    def _expire(self, entry: _Entry, holder: int) -> None:
+        if not self.closed and self.holds(entry, holder):
+            entry.holder += 1
+            entry.requeue = asyncio.get_running_loop().create_task(self.put(entry))
+
+
+def _stop(entry: _Entry) -> None:
+    if entry.lease is not None:
+        entry.lease.cancel()
 
 
 class _MemoryDelivery:
     """One job in the hands of a worker of this process."""
 
-    def __init__(self, broker: MemoryBroker, entry: _Entry) -> None:
+    def __init__(self, broker: MemoryBroker, queue: _JobQueue, entry: _Entry) -> None:
         self._broker = broker
+        self._queue = queue
         self._entry = entry
         self._holder = entry.holder
         self.deliveries = entry.deliveries
@@ -264,21 +293,20 @@ class _MemoryDelivery:
 
     async def extend(self) -> None:
         """Say that the job is still being worked on."""
-        await self._broker._extend(self._entry, self._holder)  # noqa: SLF001 - one unit with the broker above
+        self._queue.extend(self._entry, self._holder)
 
     def working(self) -> AbstractAsyncContextManager[None]:
         """Extend in the background for as long as the block runs."""
-        return pulse(self.extend, every_s=self._broker._ack_wait_s / 3)  # noqa: SLF001 - as above
+        return pulse(self.extend, every_s=self._queue.ack_wait_s / 3)
 
     async def ack(self) -> None:
         """End the delivery for good."""
-        await self._broker._end(self._entry, self._holder)  # noqa: SLF001 - as above
+        self._queue.end(self._entry, self._holder)
 
     async def nak(self, *, delay_s: float = 0.0) -> None:
         """Give the job back to the group."""
-        await self._broker._give_back(self._entry, self._holder, delay_s)  # noqa: SLF001 - as above
+        await self._queue.give_back(self._entry, self._holder, delay_s)
 
     async def dead(self, reason: str) -> None:
         """Put the job among the dead letters and end the delivery."""
-        if self._broker._holds(self._entry, self._holder):  # noqa: SLF001 - as above
-            await self._broker._bury(self._entry, reason)  # noqa: SLF001 - as above
+        await self._broker.bury(self._entry, self._holder, reason)

@@ -1,0 +1,254 @@
+"""The one place that speaks to nats-py: typed calls, a deadline on each, one error when the server is away."""
+
+# pyright: reportUnknownMemberType=false
+# (nats-py leaves **params of its methods untyped; every result used here has a type)
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import TypeVar, cast
+
+import nats
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+from nats.js import JetStreamContext, api
+from nats.js.errors import APIError, BadRequestError, NotFoundError
+
+from plait_node.broker import subjects
+from plait_node.broker.errors import BrokerClosedError, BrokerDownError, MessageTooLargeError
+from plait_node.broker.face import MESSAGE_LIMIT, OFFER_LIFE_S
+from plait_node.broker.subjects import StreamPlan
+
+_LOG = logging.getLogger(__name__)
+_CALL_S = 5.0
+# A cluster that lost its leader refuses publishes for about 6 s (measured); message ids make a retry harmless.
+_PUBLISH_S = 20.0
+_RETRY_S = 0.2
+_NO_MESSAGES = ("404", "408", "409")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """A message as a stream keeps it."""
+
+    sequence: int
+    subject: str
+    data: bytes
+    headers: dict[str, str]
+
+
+class Connection:
+    """A connection to nats-server that reconnects by itself."""
+
+    def __init__(self, client: Client, stream: JetStreamContext) -> None:
+        self._client = client
+        self._stream = stream
+
+    @classmethod
+    async def open(cls, url: str, *, name: str, timeout_s: float) -> Connection:
+        """Connect, or raise `BrokerDownError` at the deadline."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                client = await _connect(url, name)
+        except (TimeoutError, OSError, NatsError) as error:
+            raise BrokerDownError(f"accept a connection at {url}", error) from error
+        return cls(client, client.jetstream(timeout=_CALL_S))
+
+    async def ensure_stream(self, plan: StreamPlan) -> None:
+        """Create the stream, or bring it to this plan."""
+        config = _stream_config(plan)
+        try:
+            await self._call("create a stream", lambda: self._stream.add_stream(config), keep=(BadRequestError,))
+        except BadRequestError:
+            await self._call("update a stream", lambda: self._stream.update_stream(config))
+
+    async def ensure_bucket(self) -> None:
+        """Create the bucket of offers."""
+        config = api.KeyValueConfig(bucket=subjects.OFFERS_BUCKET, ttl=OFFER_LIFE_S, history=1, direct=True)
+        await self._call("create a bucket", lambda: self._stream.create_key_value(config))
+
+    async def ensure_consumer(self, stream: str, name: str, subject: str, *, ack_wait_s: float) -> None:
+        """Create a durable pull consumer; the count of deliveries is bounded by who reads, not by the server."""
+        config = api.ConsumerConfig(
+            durable_name=name, filter_subject=subject, ack_wait=ack_wait_s, max_deliver=-1, max_ack_pending=1000
+        )
+        await self._call("create a consumer", lambda: self._stream.add_consumer(stream, config))
+
+    async def publish(self, subject: str, data: bytes, *, name: str, headers: dict[str, str] | None = None) -> bool:
+        """Store a message once; return False when its name was stored before."""
+        if len(data) > MESSAGE_LIMIT:
+            raise MessageTooLargeError(len(data), MESSAGE_LIMIT)
+        sent = {**(headers or {}), api.Header.MSG_ID.value: name}
+        deadline = asyncio.get_running_loop().time() + _PUBLISH_S
+        while True:
+            try:
+                ack = await self._call("store a message", lambda: self._stream.publish(subject, data, headers=sent))
+            except BrokerDownError:
+                if asyncio.get_running_loop().time() > deadline:
+                    raise
+                await asyncio.sleep(_RETRY_S)
+            else:
+                return not ack.duplicate
+
+    async def next_after(self, stream: str, subject: str, after: int) -> Stored | None:
+        """Return the first message on a subject above a sequence, or None."""
+        try:
+            raw = await self._call(
+                "read a message",
+                lambda: self._stream.get_msg(stream, seq=after + 1, subject=subject, direct=True, next=True),
+                keep=(NotFoundError,),
+            )
+        except NotFoundError:
+            return None
+        return Stored(
+            sequence=raw.seq or 0,
+            subject=raw.subject or "",
+            data=raw.data or b"",
+            headers=cast("dict[str, str]", raw.headers or {}),
+        )
+
+    async def pull(self, stream: str, consumer: str) -> Msg | None:
+        """Take one waiting job at once, or None: no request is left open at the server."""
+        subject = f"{api.DEFAULT_PREFIX}.CONSUMER.MSG.NEXT.{stream}.{consumer}"
+        body = json.dumps({"batch": 1, "no_wait": True}).encode()
+        # A pulled message keeps its own subject, which nats-py's shared reply inbox cannot match: hence old_style.
+        message = await self._call(
+            "hand out a job", lambda: self._client.request(subject, body, timeout=_CALL_S, old_style=True)
+        )
+        status = (message.headers or {}).get(api.Header.STATUS.value)
+        if status is None:
+            return message
+        if status in _NO_MESSAGES:
+            return None
+        raise BrokerDownError(f"hand out a job (status {status})")
+
+    async def settle(self, what: str, act: Callable[[], Coroutine[object, object, object]]) -> None:
+        """Send an acknowledgement of any kind."""
+        await self._call(what, act)
+
+    async def on_wake(self, subject: str, event: asyncio.Event) -> Callable[[], Coroutine[object, object, None]]:
+        """Set the event whenever something was stored on a subject; return how to stop."""
+
+        async def ring(_: Msg) -> None:
+            event.set()
+
+        subscription = await self._call(
+            "take a subscription", lambda: self._client.subscribe(subjects.wake(subject), cb=ring)
+        )
+
+        async def stop() -> None:
+            if not self._client.is_closed:
+                await self._call("end a subscription", subscription.unsubscribe)
+
+        return stop
+
+    async def count(self, stream: str, subject: str) -> int:
+        """Count what a stream holds on a subject."""
+        info = await self._call("count messages", lambda: self._stream.stream_info(stream, subjects_filter=subject))
+        return sum((info.state.subjects or {}).values())
+
+    async def purge(self, stream: str, subject: str) -> None:
+        """Drop what a stream holds on a subject."""
+        await self._call("drop messages", lambda: self._stream.purge_stream(stream, subject=subject))
+
+    async def put(self, key: str, value: bytes | None) -> None:
+        """Store the newest value of an offer, or None to take it back."""
+        bucket = await self._call("open a bucket", lambda: self._stream.key_value(subjects.OFFERS_BUCKET))
+        if value is None:
+            await self._call("delete an offer", lambda: bucket.delete(key))
+        else:
+            await self._call("store an offer", lambda: bucket.put(key, value))
+
+    async def close(self) -> None:
+        """Flush and disconnect; a server that is away is no error."""
+        if self._client.is_closed:
+            return
+        try:
+            async with asyncio.timeout(_CALL_S):
+                await self._client.flush()
+        except (TimeoutError, NatsError, OSError):
+            _LOG.warning("broker connection closed without a last flush")
+        await self._client.close()
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._client.is_closed
+
+    async def _call(
+        self, what: str, act: Callable[[], Coroutine[object, object, T]], *, keep: tuple[type[APIError], ...] = ()
+    ) -> T:
+        if self._client.is_closed:
+            raise BrokerClosedError
+        # A task of its own: nats-py waits with asyncio.wait_for, which on Python 3.11 can swallow a cancellation.
+        task = asyncio.get_running_loop().create_task(act())
+        try:
+            await asyncio.wait({task}, timeout=2 * _CALL_S)
+        finally:
+            if not task.done():
+                task.cancel()
+                task.add_done_callback(_look_away)
+        return self._outcome(what, task, keep)
+
+    def _outcome(self, what: str, task: asyncio.Task[T], keep: tuple[type[APIError], ...]) -> T:
+        if not task.done():
+            raise BrokerDownError(what)
+        try:
+            return task.result()
+        except keep:
+            raise
+        except (TimeoutError, OSError, NatsError) as error:
+            if self._client.is_closed:
+                raise BrokerClosedError from error
+            raise BrokerDownError(what, error) from error
+
+
+def _look_away(task: asyncio.Task[T]) -> None:
+    """Take the outcome of a call whose caller is gone, so that asyncio does not report it as forgotten."""
+    if not task.cancelled():
+        task.exception()
+
+
+async def _connect(url: str, name: str) -> Client:
+    async def report(error: Exception) -> None:
+        _LOG.warning("broker connection error=%r", error)
+
+    return await nats.connect(
+        url,
+        name=name,
+        connect_timeout=2,
+        reconnect_time_wait=_RETRY_S,  # pyright: ignore[reportArgumentType] - annotated int, used as seconds in sleep()
+        max_reconnect_attempts=-1,
+        error_cb=report,
+    )
+
+
+def _stream_config(plan: StreamPlan) -> api.StreamConfig:
+    republish = None
+    if plan.wake:
+        republish = api.RePublish(src=plan.pattern, dest=_wake_of(plan.pattern), headers_only=True)
+    return api.StreamConfig(
+        name=plan.name,
+        subjects=[plan.pattern],
+        retention=api.RetentionPolicy.WORK_QUEUE if plan.queue else api.RetentionPolicy.LIMITS,
+        storage=api.StorageType.FILE,
+        discard=api.DiscardPolicy.NEW if plan.queue else api.DiscardPolicy.OLD,
+        max_age=plan.life_s,
+        duplicate_window=plan.repeat_s,
+        allow_direct=True,
+        republish=republish,
+    )
+
+
+def _wake_of(pattern: str) -> str:
+    """Turn `plait.job.*.*` into the destination with the same tokens below `plait.wake.`."""
+    parts = subjects.wake(pattern).split(".")
+    wildcards = iter(range(1, len(parts)))
+    return ".".join(f"{{{{wildcard({next(wildcards)})}}}}" if part == "*" else part for part in parts)

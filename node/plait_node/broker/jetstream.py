@@ -1,0 +1,337 @@
+"""The broker over NATS JetStream: a work queue for jobs, kept logs for results and payments, a bucket for offers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
+from typing import TypeVar
+
+from google.protobuf.message import DecodeError, Message
+from nats.aio.msg import Msg
+
+from plait.protocol.pb import gateway_pb2, signed_pb2
+from plait_node.broker import subjects
+from plait_node.broker.connection import Connection, Stored
+from plait_node.broker.errors import BrokerDownError, BrokerError, UnreadableMessageError
+from plait_node.broker.face import (
+    MAX_DELIVERIES,
+    PRIORITIES,
+    Acknowledged,
+    DeadLetter,
+    Delivery,
+    Notice,
+    Result,
+    given_up,
+)
+from plait_node.broker.pulse import pulse
+
+_LOG = logging.getLogger(__name__)
+# Readers are woken by the server; this only bounds what a lost wake-up costs, and finds redeliveries.
+_POLL_S = 0.5
+_REQUEST_HEADER = "Plait-Request"
+_REASON_HEADER = "Plait-Reason"
+
+M = TypeVar("M", bound=Message)
+
+
+class NatsBroker:
+    """Jobs, results, payments and offers on a nats-server."""
+
+    def __init__(self, connection: Connection, *, ack_wait_s: float) -> None:
+        self._connection = connection
+        self._ack_wait_s = ack_wait_s
+        self._returning: set[asyncio.Task[None]] = set()
+
+    @classmethod
+    async def connect(
+        cls, url: str, *, name: str = "plait", ack_wait_s: float = 15.0, timeout_s: float = 10.0
+    ) -> NatsBroker:
+        """Connect and make sure that the streams exist; raise `BrokerDownError` at the deadline."""
+        connection = await Connection.open(url, name=name, timeout_s=timeout_s)
+        try:
+            for plan in subjects.STREAMS:
+                await connection.ensure_stream(plan)
+            await connection.ensure_bucket()
+        except BrokerError:
+            await connection.close()
+            raise
+        return cls(connection, ack_wait_s=ack_wait_s)
+
+    async def publish_job(self, group: bytes, priority: int, call: gateway_pb2.JobCall, *, request: bytes) -> bool:
+        """Hand a job to a group; return False when this request was published before."""
+        if priority not in PRIORITIES:
+            raise ValueError(f"priority {priority} is not one of {PRIORITIES}")
+        return await self._connection.publish(
+            subjects.job(group, priority),
+            call.SerializeToString(),
+            name=request.hex(),
+            headers={_REQUEST_HEADER: request.hex()},
+        )
+
+    async def jobs(self, group: bytes) -> AsyncIterator[Delivery]:
+        """Yield jobs for a worker of this group, urgent ones first; a broker that is away is waited for."""
+        async with self._woken(subjects.jobs(group)) as wake:
+            known = False
+            while True:
+                wake.clear()
+                try:
+                    if not known:
+                        await self._ensure_group(group)
+                        known = True
+                    delivery = await self._pull_any(group)
+                except BrokerDownError as error:
+                    known = False
+                    _LOG.warning("broker away, jobs wait group=%s error=%s", group.hex(), error)
+                    await asyncio.sleep(_POLL_S)
+                    continue
+                if delivery is not None:
+                    yield delivery
+                else:
+                    await _sleep(wake)
+
+    async def backlog(self, group: bytes) -> int:
+        """Count the jobs of a group that are waiting or running."""
+        return await self._connection.count(subjects.JOBS.name, subjects.jobs(group))
+
+    async def publish_result(
+        self, gateway: bytes, request: bytes, worker: bytes, event: gateway_pb2.ResultEvent, *, key: str
+    ) -> None:
+        """Append an event of an answer; a repeated key is dropped."""
+        await self._append(subjects.result(gateway, request, worker), event, key)
+
+    async def results(self, gateway: bytes, request: bytes, *, after: int = 0) -> AsyncIterator[Result]:
+        """Yield results after a sequence, then wait for more."""
+        async with aclosing(self._follow(subjects.RESULTS.name, subjects.results(gateway, request), after)) as rows:
+            async for row in rows:
+                worker = bytes.fromhex(row.subject.rsplit(".", 1)[1])
+                event = _read(gateway_pb2.ResultEvent, row)
+                if event is not None:
+                    yield Result(sequence=row.sequence, worker=worker, event=event)
+
+    async def forget_results(self, gateway: bytes, request: bytes) -> None:
+        """Drop an answer that was delivered and paid."""
+        await self._connection.purge(subjects.RESULTS.name, subjects.results(gateway, request))
+
+    async def publish_pay(self, worker: bytes, request: bytes, notice: gateway_pb2.PayNotice, *, key: str) -> None:
+        """Forward a payment or a cancellation to the worker of a request."""
+        await self._append(subjects.pay(worker, request), notice, key)
+
+    async def payments(self, worker: bytes, request: bytes, *, after: int = 0) -> AsyncIterator[Notice]:
+        """Yield payments after a sequence, then wait for more."""
+        async with aclosing(self._follow(subjects.PAYS.name, subjects.pay(worker, request), after)) as rows:
+            async for row in rows:
+                notice = _read(gateway_pb2.PayNotice, row)
+                if notice is not None:
+                    yield Notice(sequence=row.sequence, notice=notice)
+
+    async def publish_ack(self, gateway: bytes, request: bytes, ack: signed_pb2.Acknowledgement, *, key: str) -> None:
+        """Tell the gateway that its forwarded payment was journaled."""
+        await self._append(subjects.ack(gateway, request), ack, key)
+
+    async def acks(self, gateway: bytes, request: bytes, *, after: int = 0) -> AsyncIterator[Acknowledged]:
+        """Yield acknowledgements after a sequence, then wait for more."""
+        async with aclosing(self._follow(subjects.ACKS.name, subjects.ack(gateway, request), after)) as rows:
+            async for row in rows:
+                ack = _read(signed_pb2.Acknowledgement, row)
+                if ack is not None:
+                    yield Acknowledged(sequence=row.sequence, ack=ack)
+
+    async def offer(self, worker: bytes, model: bytes, offer: gateway_pb2.WorkerOffer) -> None:
+        """Put what this worker offers for a model."""
+        await self._connection.put(subjects.offer_key(worker, model), offer.SerializeToString())
+
+    async def withdraw_offer(self, worker: bytes, model: bytes) -> None:
+        """Take this worker's offer for a model back."""
+        await self._connection.put(subjects.offer_key(worker, model), None)
+
+    async def offers(self) -> list[gateway_pb2.WorkerOffer]:
+        """Return every live offer."""
+        rows = await self._rows(subjects.OFFERS_STREAM, f"$KV.{subjects.OFFERS_BUCKET}.>")
+        offers = [_read(gateway_pb2.WorkerOffer, row) for row in rows if "KV-Operation" not in row.headers]
+        return [offer for offer in offers if offer is not None]
+
+    async def dead_letters(self) -> list[DeadLetter]:
+        """Return the jobs that were given up."""
+        letters: list[DeadLetter] = []
+        for row in await self._rows(subjects.DEAD.name, subjects.DEAD.pattern):
+            call = _read(gateway_pb2.JobCall, row)
+            if call is not None:
+                request = bytes.fromhex(row.subject.rsplit(".", 1)[1])
+                letters.append(DeadLetter(request=request, reason=row.headers.get(_REASON_HEADER, ""), call=call))
+        return letters
+
+    async def close(self) -> None:
+        """Give back what was fetched and not yielded, and disconnect."""
+        if self._returning:
+            await asyncio.wait(self._returning, timeout=_POLL_S)
+        await self._connection.close()
+
+    async def bury(self, message: Msg, call: gateway_pb2.JobCall, request: bytes, reason: str) -> None:
+        """Keep a job among the dead letters, tell who follows its answer, then take it off the queue."""
+        group = bytes.fromhex(message.subject.split(".")[2])
+        await self._connection.publish(
+            subjects.dead(group, request),
+            call.SerializeToString(),
+            name=f"dead.{request.hex()}",
+            headers={_REASON_HEADER: " ".join(reason.split())[:500]},
+        )
+        gateway = call.quote.message.gateway
+        if len(gateway) == 20:
+            await self.publish_result(gateway, request, subjects.NOBODY, given_up(request, reason), key="dead")
+        await self._connection.settle("take a job off", message.ack_sync)
+
+    async def _ensure_group(self, group: bytes) -> None:
+        for priority in PRIORITIES:
+            await self._connection.ensure_consumer(
+                subjects.JOBS.name,
+                subjects.consumer(group, priority),
+                subjects.job(group, priority),
+                ack_wait_s=self._ack_wait_s,
+            )
+
+    async def _pull_any(self, group: bytes) -> _NatsDelivery | None:
+        for priority in PRIORITIES:
+            while (message := await self._pull(subjects.consumer(group, priority))) is not None:
+                delivery = await self._open(message)
+                if delivery is not None:
+                    return delivery
+        return None
+
+    async def _pull(self, consumer: str) -> Msg | None:
+        """Take one job; if we are cancelled meanwhile, give it back instead of stranding it until ack_wait."""
+        pulling = asyncio.ensure_future(self._connection.pull(subjects.JOBS.name, consumer))
+        try:
+            return await asyncio.shield(pulling)
+        except asyncio.CancelledError:
+            task = asyncio.get_running_loop().create_task(self._return(pulling))
+            self._returning.add(task)
+            task.add_done_callback(self._returning.discard)
+            raise
+
+    async def _return(self, pulling: asyncio.Future[Msg | None]) -> None:
+        with suppress(BrokerError):
+            message = await pulling
+            if message is not None:
+                await self._connection.settle("take a job back", message.nak)
+
+    async def _open(self, message: Msg) -> _NatsDelivery | None:
+        try:
+            call = gateway_pb2.JobCall.FromString(message.data)
+            request = bytes.fromhex((message.headers or {}).get(_REQUEST_HEADER, ""))
+            if len(request) != 32:
+                raise ValueError("no request in the headers")
+        except (DecodeError, ValueError) as error:
+            _LOG.error("job dropped %s", UnreadableMessageError(message.subject, error))
+            await self._connection.settle("take a job off", message.term)
+            return None
+        deliveries = message.metadata.num_delivered
+        if deliveries > MAX_DELIVERIES:
+            await self.bury(message, call, request, f"handed out {MAX_DELIVERIES} times without an end")
+            return None
+        return _NatsDelivery(
+            self,
+            connection=self._connection,
+            message=message,
+            call=call,
+            request=request,
+            ack_wait_s=self._ack_wait_s,
+        )
+
+    async def _append(self, subject: str, message: Message, key: str) -> None:
+        await self._connection.publish(subject, message.SerializeToString(), name=f"{subject}.{key}")
+
+    @asynccontextmanager
+    async def _woken(self, subject: str) -> AsyncGenerator[asyncio.Event]:
+        wake = asyncio.Event()
+        stop = await self._connection.on_wake(subject, wake)
+        try:
+            yield wake
+        finally:
+            with suppress(BrokerError):
+                await stop()
+
+    async def _follow(self, stream: str, subject: str, after: int) -> AsyncGenerator[Stored]:
+        async with self._woken(subject) as wake:
+            last = after
+            while True:
+                wake.clear()
+                try:
+                    row = await self._connection.next_after(stream, subject, last)
+                except BrokerDownError as error:
+                    _LOG.warning("broker away, reading waits subject=%s error=%s", subject, error)
+                    await asyncio.sleep(_POLL_S)
+                    continue
+                if row is None:
+                    await _sleep(wake)
+                else:
+                    last = row.sequence
+                    yield row
+
+    async def _rows(self, stream: str, subject: str) -> list[Stored]:
+        rows: list[Stored] = []
+        last = 0
+        while (row := await self._connection.next_after(stream, subject, last)) is not None:
+            rows.append(row)
+            last = row.sequence
+        return rows
+
+
+class _NatsDelivery:
+    """One job in the hands of this worker."""
+
+    def __init__(
+        self,
+        broker: NatsBroker,
+        *,
+        connection: Connection,
+        message: Msg,
+        call: gateway_pb2.JobCall,
+        request: bytes,
+        ack_wait_s: float,
+    ) -> None:
+        self._broker = broker
+        self._connection = connection
+        self._message = message
+        self._ack_wait_s = ack_wait_s
+        self.call = call
+        self.request = request
+        self.deliveries = message.metadata.num_delivered
+
+    async def extend(self) -> None:
+        """Say that the job is still being worked on."""
+        await self._connection.settle("extend a job", self._message.in_progress)
+
+    def working(self) -> AbstractAsyncContextManager[None]:
+        """Extend in the background for as long as the block runs."""
+        return pulse(self.extend, every_s=self._ack_wait_s / 3)
+
+    async def ack(self) -> None:
+        """End the delivery for good."""
+        if not self._message.is_acked:
+            await self._connection.settle("take a job off", self._message.ack_sync)
+
+    async def nak(self, *, delay_s: float = 0.0) -> None:
+        """Give the job back to the group."""
+        if not self._message.is_acked:
+            await self._connection.settle("take a job back", lambda: self._message.nak(delay_s))
+
+    async def dead(self, reason: str) -> None:
+        """Put the job among the dead letters and end the delivery."""
+        if not self._message.is_acked:
+            await self._broker.bury(self._message, self.call, self.request, reason)
+
+
+async def _sleep(wake: asyncio.Event) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_POLL_S):
+            await wake.wait()
+
+
+def _read(kind: type[M], row: Stored) -> M | None:
+    try:
+        return kind.FromString(row.data)
+    except DecodeError as error:
+        _LOG.error("message skipped %s", UnreadableMessageError(row.subject, error))
+        return None

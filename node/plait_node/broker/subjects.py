@@ -1,0 +1,91 @@
+"""Names on the broker: streams, subjects, message ids (PROTOCOL section 8). Addresses and hashes are hex without 0x."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+# Seconds. A request lives at most an hour past its acceptance; receipts and jobs count until 30 minutes later.
+_HOUR = 3600.0
+_ANSWER_LIFE_S = 2 * _HOUR
+_DEAD_LIFE_S = 7 * 24 * _HOUR
+
+OFFERS_BUCKET = "plait-workers"
+OFFERS_STREAM = f"KV_{OFFERS_BUCKET}"
+# The owner that a result names when the broker's edge itself reports a job that nobody could take.
+NOBODY = bytes(20)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamPlan:
+    """What a stream keeps, for how long, and for how long it recognises a repeated message id."""
+
+    name: str
+    pattern: str
+    life_s: float
+    repeat_s: float
+    queue: bool = False
+    wake: bool = True
+
+
+JOBS = StreamPlan(name="PLAIT_JOBS", pattern="plait.job.*.*", life_s=_HOUR, repeat_s=_HOUR, queue=True)
+RESULTS = StreamPlan(name="PLAIT_RESULTS", pattern="plait.result.*.*.*", life_s=_ANSWER_LIFE_S, repeat_s=600.0)
+PAYS = StreamPlan(name="PLAIT_PAYS", pattern="plait.pay.*.*", life_s=_ANSWER_LIFE_S, repeat_s=_HOUR)
+ACKS = StreamPlan(name="PLAIT_ACKS", pattern="plait.ack.*.*", life_s=_ANSWER_LIFE_S, repeat_s=600.0)
+DEAD = StreamPlan(name="PLAIT_DEAD", pattern="plait.dead.*.*", life_s=_DEAD_LIFE_S, repeat_s=_HOUR, wake=False)
+STREAMS = (JOBS, RESULTS, PAYS, ACKS, DEAD)
+
+
+def job(group: bytes, priority: int) -> str:
+    """Name where jobs of a group and priority wait."""
+    return f"plait.job.{_hex(group, 8)}.{priority}"
+
+
+def jobs(group: bytes) -> str:
+    """Match a group's jobs of every priority."""
+    return f"plait.job.{_hex(group, 8)}.*"
+
+
+def consumer(group: bytes, priority: int) -> str:
+    """Name the durable consumer that a group's workers share."""
+    return f"group-{_hex(group, 8)}-{priority}"
+
+
+def result(gateway: bytes, request: bytes, worker: bytes) -> str:
+    """Name where a worker publishes an answer."""
+    return f"plait.result.{_hex(gateway, 20)}.{_hex(request, 32)}.{_hex(worker, 20)}"
+
+
+def results(gateway: bytes, request: bytes) -> str:
+    """Match every worker's events of an answer."""
+    return f"plait.result.{_hex(gateway, 20)}.{_hex(request, 32)}.*"
+
+
+def pay(worker: bytes, request: bytes) -> str:
+    """Name where payments for a worker's request arrive."""
+    return f"plait.pay.{_hex(worker, 20)}.{_hex(request, 32)}"
+
+
+def ack(gateway: bytes, request: bytes) -> str:
+    """Name where a worker acknowledges forwarded payments."""
+    return f"plait.ack.{_hex(gateway, 20)}.{_hex(request, 32)}"
+
+
+def dead(group: bytes, request: bytes) -> str:
+    """Name where a job that was given up is kept."""
+    return f"plait.dead.{_hex(group, 8)}.{_hex(request, 32)}"
+
+
+def wake(subject: str) -> str:
+    """Name where the server repeats the headers of what it stored, so that readers wake without polling."""
+    return subject.replace("plait.", "plait.wake.", 1)
+
+
+def offer_key(worker: bytes, model: bytes) -> str:
+    """Name a worker's offer for a model in the bucket."""
+    return f"{_hex(model, 32)}.{_hex(worker, 20)}"
+
+
+def _hex(value: bytes, size: int) -> str:
+    if len(value) != size:
+        raise ValueError(f"a name on the broker needs {size} bytes, got {len(value)}")
+    return value.hex()

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from plait_node.broker import Broker, LocalServer, MemoryBroker, NatsBroker
+
+
+@pytest.fixture(scope="module")
+def server_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("nats")
+
+
+@pytest.fixture(scope="module")
+def server_url(server_folder: Path) -> Iterator[str]:
+    """One nats-server for all tests of a module, driven from a loop of its own."""
+    loop = asyncio.new_event_loop()
+    server = loop.run_until_complete(LocalServer.start(server_folder))
+    try:
+        yield server.url
+    finally:
+        loop.run_until_complete(server.stop())
+        loop.close()
+
+
+@pytest_asyncio.fixture(loop_scope="session", params=["memory", "nats"])
+async def broker(request: pytest.FixtureRequest, server_url: str) -> AsyncIterator[Broker]:
+    """Both brokers, with a lease short enough to watch it end."""
+    if request.param == "memory":
+        opened: Broker = MemoryBroker(time.time, ack_wait_s=0.6)
+    else:
+        opened = await NatsBroker.connect(server_url, ack_wait_s=0.6)
+    yield opened
+    await opened.close()
