@@ -352,7 +352,6 @@ def windows() -> Json:
 
 def leaves_of_three() -> Json:
     """One window through three stages: row hashes, roots, salted roots, leaves, progress."""
-    all_types = types()
     salt, job = hkdf(word("content key"), b"plait/1/salt/rows"), word("job")
     boundaries = [[hashlib.sha256(f"{b}/{step}".encode()).digest() for step in range(16, 21)] for b in range(4)]
     rows, roots, salted = [], [], []
@@ -363,22 +362,7 @@ def leaves_of_three() -> Json:
         rows.append([{"step": 16 + i, "data": hexed(data[i]), "hash": hexed(hashes[i])} for i in range(5)])
         roots.append(root)
         salted.append(keccak(inner + root))
-    leaves, upstream = [], bytes(32)
-    for stage in range(3):
-        value = {
-            "job": hexed(job),
-            "stage": stage,
-            "window": 1,
-            "start": 16,
-            "count": 5,
-            "inRoot": hexed(salted[stage]),
-            "outRoot": hexed(salted[stage + 1]),
-            "upLeaf": hexed(upstream),
-            "prevLeaf": hexed(word(f"prev{stage}")),
-            "print": hexed(bytes(32)),
-        }
-        _, upstream, signable = typed({"Leaf": all_types["Leaf"]}, "Leaf", value)
-        leaves.append({"value": value, "digest": hexed(upstream), "signature": sign(signable, f"stage{stage}")})
+    leaves = chained_leaves(job, salted)
     data = [bytes.fromhex(leaf["digest"][2:] + leaf["signature"][2:]) for leaf in leaves]
     first = keccak(word("model") + (10).to_bytes(2, "big") + word("profile"))
     return {
@@ -396,6 +380,26 @@ def leaves_of_three() -> Json:
             "next": hexed(keccak(first + roots[0])),
         },
     }
+
+
+def chained_leaves(job: bytes, salted: list[bytes]) -> list[Json]:
+    leaves, upstream = [], bytes(32)
+    for stage in range(3):
+        value = {
+            "job": hexed(job),
+            "stage": stage,
+            "window": 1,
+            "start": 16,
+            "count": 5,
+            "inRoot": hexed(salted[stage]),
+            "outRoot": hexed(salted[stage + 1]),
+            "upLeaf": hexed(upstream),
+            "prevLeaf": hexed(word(f"prev{stage}")),
+            "print": hexed(bytes(32)),
+        }
+        _, upstream, signable = typed({"Leaf": types()["Leaf"]}, "Leaf", value)
+        leaves.append({"value": value, "digest": hexed(upstream), "signature": sign(signable, f"stage{stage}")})
+    return leaves
 
 
 def hpke_seal(public: bytes, ephemeral: bytes, plain: bytes, info: bytes) -> bytes:
