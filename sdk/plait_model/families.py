@@ -43,7 +43,10 @@ def _restore_llama(name: str, tensor: NDArray[np.float32], config: Config) -> ND
     heads = {"attn_q.weight": "num_attention_heads", "attn_k.weight": "num_key_value_heads"}.get(name)
     if heads is None:
         return tensor
-    split = tensor.reshape(int(config[heads]), -1, 2, tensor.shape[1])
+    count = int(config[heads])
+    if tensor.ndim != 2 or tensor.shape[0] % (2 * count):
+        raise MalformedGgufError(f"{name} of shape {tensor.shape} is not {count} heads of even width")
+    split = tensor.reshape(count, -1, 2, tensor.shape[1])
     return np.ascontiguousarray(split.swapaxes(1, 2)).reshape(tensor.shape)
 
 
@@ -123,6 +126,9 @@ def checked_config(manifest: Manifest) -> Config:
         raise UnsupportedModelError(
             f"the manifest contradicts its config in {', '.join(wrong)}; publish the model anew"
         )
+    heads, groups = int(found["num_attention_heads"]), int(found["num_key_value_heads"])
+    if heads < 1 or groups < 1 or manifest.hidden % heads or heads % groups:
+        raise UnsupportedModelError(f"{heads} heads in {groups} groups do not divide {manifest.hidden} columns")
     return found
 
 

@@ -173,7 +173,7 @@ def _tensor(name: str, kind: int, shape: tuple[int, ...], offset: int, file_size
         raise UnsupportedModelError(f"tensor {name} has storage type {kind}, not known to this gguf package") from error
     block, block_bytes = GGML_QUANT_SIZES[known]
     elements = math.prod(shape)
-    if elements == 0 or shape[-1] % block:
+    if not shape or elements == 0 or shape[-1] % block:
         raise MalformedGgufError(f"tensor {name} of shape {shape} does not divide into blocks of {block}")
     size = elements // block * block_bytes
     if offset + size > file_size:

@@ -104,13 +104,14 @@ class StageEngine:
             BadRowsError: the rows are not what this stage takes.
             NumericsError: the result is not finite.
         """
+        given = self._checked(rows)
         with self._lock, torch.inference_mode():
             cache = self._room.job(job)
             if start != cache.length:
                 raise StepOrderError(asked=start, expected=cache.length)
             if start + len(rows) > cache.room:
                 raise NoRoomError(asked=start + len(rows), limit=cache.room)
-            output = self._forward(rows, cache, logits=logits)
+            output = self._forward(given, cache, logits=logits)
             cache.length += len(rows)
             return output
 
@@ -144,8 +145,9 @@ class StageEngine:
                 raise StepOrderError(asked=0, expected=cache.length)
             return self._room.take(job, keys)
 
-    def _forward(self, rows: Rows, cache: JobCache, *, logits: bool) -> StepOutput:
-        hidden = self._blocks.forward(self._checked(rows), start=cache.length, cache=cache)
+    def _forward(self, given: torch.Tensor, cache: JobCache, *, logits: bool) -> StepOutput:
+        rows = self._blocks.embed(given) if self._blocks.is_first else given
+        hidden = self._blocks.forward(rows, start=cache.length, cache=cache)
         out = hidden.numpy()
         # A float64 sum of fp32 values cannot overflow: it is finite exactly if every term is.
         if not np.isfinite(out.sum(dtype=np.float64)):
@@ -161,9 +163,14 @@ class StageEngine:
                 )
             if rows.min() < 0 or rows.max() >= self.manifest.vocabulary:
                 raise BadRowsError(f"an id is outside 0 to {self.manifest.vocabulary - 1}; send ids of this model")
-            return self._blocks.embed(torch.as_tensor(rows))
+            return torch.as_tensor(_writable(rows))
         if rows.ndim != 2 or rows.shape[1] != self.manifest.hidden or rows.dtype != np.float32 or not len(rows):
             raise BadRowsError(f"rows have shape {rows.shape} and type {rows.dtype}; this stage takes fp32 rows")
         if not np.isfinite(rows.sum(dtype=np.float64)):
             raise BadRowsError("the rows hold NaN or infinity; the stage before is to blame")
-        return torch.as_tensor(np.ascontiguousarray(rows) if rows.flags.writeable else rows.copy())
+        return torch.as_tensor(_writable(rows))
+
+
+def _writable(rows: Rows) -> Rows:
+    """Return rows that torch may wrap: what came off the wire is a read-only view."""
+    return rows if rows.flags.writeable and rows.flags.c_contiguous else rows.copy()
