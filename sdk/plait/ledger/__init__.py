@@ -1,5 +1,68 @@
-"""Keep what anyone who signs money needs: journal, guard, keys, channel book."""
+"""Keep what anyone who signs money needs: journal, guard, keys, channel books, outbox."""
 
 from __future__ import annotations
 
-__all__: list[str] = []
+from plait.ledger.errors import (
+    ClaimedAheadError,
+    ClosedError,
+    ConflictError,
+    DepositTooSmallError,
+    EndedError,
+    ExitingError,
+    ForeignJournalError,
+    JournalError,
+    KeyFileError,
+    LeafError,
+    LedgerError,
+    LowerAmountError,
+    NewerJournalError,
+    PaymentError,
+    ReceiptsError,
+    RecoveryError,
+    StaleVoucherError,
+    UnknownChannelError,
+    WrongPartyError,
+)
+from plait.ledger.guard import NotSafe, Safe, SigningGuard
+from plait.ledger.journal import Journal
+from plait.ledger.keys import load_key, new_key_file, save_key
+from plait.ledger.payee import Accepted, ChannelState, PayeeBook, Round
+from plait.ledger.payer import PaidJob, PayerBook, PayerChannel
+from plait.ledger.store import Paid
+
+__all__ = [
+    "Accepted",
+    "ChannelState",
+    "ClaimedAheadError",
+    "ClosedError",
+    "ConflictError",
+    "DepositTooSmallError",
+    "EndedError",
+    "ExitingError",
+    "ForeignJournalError",
+    "Journal",
+    "JournalError",
+    "KeyFileError",
+    "LeafError",
+    "LedgerError",
+    "LowerAmountError",
+    "NewerJournalError",
+    "NotSafe",
+    "Paid",
+    "PaidJob",
+    "PayeeBook",
+    "PayerBook",
+    "PayerChannel",
+    "PaymentError",
+    "ReceiptsError",
+    "RecoveryError",
+    "Round",
+    "Safe",
+    "SigningGuard",
+    "StaleVoucherError",
+    "UnknownChannelError",
+    "WrongPartyError",
+    "load_key",
+    "new_key_file",
+    "save_key",
+]

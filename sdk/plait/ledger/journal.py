@@ -1,0 +1,194 @@
+"""The journal: what was signed, accepted and sent, on disk before anybody hears of it.
+
+One SQLite file in WAL mode with synchronous=FULL: a transaction that ended survives kill -9 and a power cut. What
+concerns money is only ever appended; triggers refuse changes.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+from plait.ledger.errors import ForeignJournalError, JournalError, NewerJournalError
+
+_VERSION = 1
+_BUSY_S = 5.0
+
+# Amounts are 12 bytes big-endian, so that they compare like numbers: SQLite's integers end at 2^63.
+_TABLES = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE channels (
+    role TEXT NOT NULL, channel BLOB NOT NULL, payer BLOB NOT NULL, payee BLOB NOT NULL, signer BLOB NOT NULL,
+    PRIMARY KEY (role, channel)
+) WITHOUT ROWID;
+CREATE TABLE payments (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, role TEXT NOT NULL, channel BLOB NOT NULL, request BLOB NOT NULL,
+    amount BLOB NOT NULL, paid_to INTEGER NOT NULL, increase BLOB NOT NULL, cumulative BLOB NOT NULL,
+    credit BLOB NOT NULL, jobs INTEGER NOT NULL, root BLOB NOT NULL, pay BLOB NOT NULL, consistency BLOB NOT NULL,
+    voucher_signature BLOB NOT NULL, pay_signature BLOB NOT NULL, at INTEGER NOT NULL,
+    UNIQUE (role, channel, pay)
+);
+CREATE INDEX payments_of_channel ON payments (role, channel, seq);
+CREATE INDEX payments_of_request ON payments (role, request, channel, seq);
+CREATE TABLE leaves (
+    role TEXT NOT NULL, channel BLOB NOT NULL, place INTEGER NOT NULL, kind INTEGER NOT NULL, hash BLOB NOT NULL,
+    hop_amount BLOB NOT NULL, windows_paid INTEGER NOT NULL, request BLOB NOT NULL, payment INTEGER NOT NULL,
+    PRIMARY KEY (role, channel, place), UNIQUE (role, channel, request)
+) WITHOUT ROWID;
+CREATE TABLE expected_leaves (
+    channel BLOB NOT NULL, request BLOB NOT NULL, kind INTEGER NOT NULL, hash BLOB NOT NULL,
+    hop_amount BLOB NOT NULL, windows_paid INTEGER NOT NULL,
+    PRIMARY KEY (channel, request), UNIQUE (channel, kind, hash)
+) WITHOUT ROWID;
+CREATE TABLE earned (
+    seq INTEGER PRIMARY KEY, channel BLOB NOT NULL, request BLOB NOT NULL, amount BLOB NOT NULL
+);
+CREATE INDEX earned_of_request ON earned (channel, request, seq);
+CREATE TABLE closes (
+    seq INTEGER PRIMARY KEY, channel BLOB NOT NULL, claimed BLOB NOT NULL, exit_at INTEGER NOT NULL
+);
+CREATE TABLE signatures (
+    kind TEXT NOT NULL, slot BLOB NOT NULL, digest BLOB NOT NULL, PRIMARY KEY (kind, slot)
+) WITHOUT ROWID;
+CREATE TABLE intents (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, purpose TEXT NOT NULL, subject BLOB NOT NULL, body BLOB NOT NULL,
+    at INTEGER NOT NULL, UNIQUE (purpose, subject)
+);
+CREATE TABLE variants (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, intent INTEGER NOT NULL REFERENCES intents (id), sender BLOB NOT NULL,
+    nonce INTEGER NOT NULL, target BLOB, data BLOB NOT NULL, value BLOB NOT NULL, gas INTEGER NOT NULL,
+    max_fee BLOB NOT NULL, tip BLOB NOT NULL, hash BLOB NOT NULL, raw BLOB NOT NULL
+);
+CREATE INDEX variants_of_intent ON variants (intent, seq);
+CREATE TABLE outcomes (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, intent INTEGER NOT NULL REFERENCES intents (id), status TEXT NOT NULL,
+    tx BLOB, block INTEGER, gas_used INTEGER, fee_wei BLOB, note TEXT NOT NULL, at INTEGER NOT NULL
+);
+CREATE INDEX outcomes_of_intent ON outcomes (intent, seq);
+CREATE TABLE checkpoints (
+    name TEXT NOT NULL, block INTEGER NOT NULL, hash BLOB NOT NULL, PRIMARY KEY (name, block)
+) WITHOUT ROWID;
+CREATE TABLE asked (
+    number INTEGER PRIMARY KEY, block INTEGER NOT NULL, body BLOB NOT NULL
+);
+"""
+_APPEND_ONLY = (
+    "channels",
+    "payments",
+    "leaves",
+    "expected_leaves",
+    "earned",
+    "closes",
+    "signatures",
+    "intents",
+    "variants",
+    "outcomes",
+)
+
+Row = tuple[Any, ...]
+
+
+class Journal:
+    """One journal file, made when it is not there."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if not self.path.exists():
+            self.path.touch(mode=0o600)
+        self._inside = False
+        self._db = sqlite3.connect(self.path, timeout=_BUSY_S, isolation_level=None)
+        try:
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = FULL")
+            self._db.execute("PRAGMA foreign_keys = ON")
+            self._migrate()
+        except sqlite3.DatabaseError as error:
+            raise JournalError(
+                f"{self.path} is no journal ({error}); restore it from a copy, or name a new file"
+            ) from error
+
+    def close(self) -> None:
+        """Close the file; all that was written stays."""
+        self._db.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def bind(self, identity: bytes) -> None:
+        """Tie a new journal to one deployment; raise `ForeignJournalError` when it is tied to another."""
+        with self.write():
+            found = self.one("SELECT value FROM meta WHERE name = 'identity'")
+            if found is None:
+                self.run("INSERT INTO meta VALUES ('identity', ?)", identity)
+            elif found[0] != identity:
+                raise ForeignJournalError(self.path)
+
+    @contextmanager
+    def write(self) -> Generator[None]:
+        """Run a transaction: all of it is on disk when the block ends, or nothing after an exception."""
+        if self._inside:  # part of the transaction around it
+            yield
+            return
+        self.run("BEGIN IMMEDIATE")
+        self._inside = True
+        try:
+            yield
+        except BaseException:
+            self.run("ROLLBACK")
+            raise
+        else:
+            self.run("COMMIT")
+        finally:
+            self._inside = False
+
+    def run(self, statement: str, *values: object) -> int:
+        """Run a statement and return the id of the row it made."""
+        return self._db.execute(statement, values).lastrowid or 0
+
+    def one(self, statement: str, *values: object) -> Row | None:
+        """Return the first row of a query."""
+        return self._db.execute(statement, values).fetchone()
+
+    def all(self, statement: str, *values: object) -> list[Row]:
+        """Return all rows of a query."""
+        return self._db.execute(statement, values).fetchall()
+
+    def _migrate(self) -> None:
+        with self.write():
+            row = self.one("PRAGMA user_version")
+            version = int(row[0]) if row else 0
+            if version > _VERSION:
+                raise NewerJournalError(self.path, found=version, known=_VERSION)
+            if version == 0:
+                for statement in (*_statements(_TABLES), *_guards(_APPEND_ONLY), f"PRAGMA user_version = {_VERSION}"):
+                    self.run(statement)
+
+
+def amount_blob(amount: int) -> bytes:
+    """Return an amount as the journal stores it."""
+    return amount.to_bytes(12, "big")
+
+
+def blob_amount(blob: bytes) -> int:
+    """Return the amount in a stored blob."""
+    return int.from_bytes(blob, "big")
+
+
+def _statements(script: str) -> Iterable[str]:
+    return (part.strip() for part in script.split(";") if part.strip())
+
+
+def _guards(tables: Iterable[str]) -> Iterable[str]:
+    for table in tables:
+        for change in ("UPDATE", "DELETE"):
+            yield (
+                f"CREATE TRIGGER {table}_no_{change.lower()} BEFORE {change} ON {table} "
+                f"BEGIN SELECT RAISE(ABORT, '{table} is append-only'); END"
+            )
