@@ -148,14 +148,14 @@ class OfferBody(_message.Message):
     prekey: _signed_pb2.SignedPrekey
     model: bytes
     hardware: str
-    tier: str
-    cohort: str
+    tier: int
+    cohort: int
     terms: _containers.RepeatedCompositeFieldContainer[_signed_pb2.Terms]
     max_input: int
     max_output: int
     share: int
     room: int
-    def __init__(self, version: _Optional[int] = ..., prekey: _Optional[_Union[_signed_pb2.SignedPrekey, _Mapping[str, object]]] = ..., model: _Optional[bytes] = ..., hardware: _Optional[str] = ..., tier: _Optional[str] = ..., cohort: _Optional[str] = ..., terms: _Optional[_Iterable[_Union[_signed_pb2.Terms, _Mapping[str, object]]]] = ..., max_input: _Optional[int] = ..., max_output: _Optional[int] = ..., share: _Optional[int] = ..., room: _Optional[int] = ...) -> None: ...
+    def __init__(self, version: _Optional[int] = ..., prekey: _Optional[_Union[_signed_pb2.SignedPrekey, _Mapping[str, object]]] = ..., model: _Optional[bytes] = ..., hardware: _Optional[str] = ..., tier: _Optional[int] = ..., cohort: _Optional[int] = ..., terms: _Optional[_Iterable[_Union[_signed_pb2.Terms, _Mapping[str, object]]]] = ..., max_input: _Optional[int] = ..., max_output: _Optional[int] = ..., share: _Optional[int] = ..., room: _Optional[int] = ...) -> None: ...
 
 class NodeBody(_message.Message):
     __slots__ = ("version", "first", "last", "profile", "step_micros", "free_steps", "queue", "price", "dialable", "certificate")
@@ -181,8 +181,36 @@ class NodeBody(_message.Message):
     certificate: bytes
     def __init__(self, version: _Optional[int] = ..., first: _Optional[int] = ..., last: _Optional[int] = ..., profile: _Optional[bytes] = ..., step_micros: _Optional[int] = ..., free_steps: _Optional[int] = ..., queue: _Optional[int] = ..., price: _Optional[bytes] = ..., dialable: _Optional[str] = ..., certificate: _Optional[bytes] = ...) -> None: ...
 
+class ReceiptEntry(_message.Message):
+    __slots__ = ("leaf", "receipt")
+    LEAF_FIELD_NUMBER: _ClassVar[int]
+    RECEIPT_FIELD_NUMBER: _ClassVar[int]
+    leaf: _signed_pb2.ReceiptLeaf
+    receipt: _signed_pb2.SignedReceipt
+    def __init__(self, leaf: _Optional[_Union[_signed_pb2.ReceiptLeaf, _Mapping[str, object]]] = ..., receipt: _Optional[_Union[_signed_pb2.SignedReceipt, _Mapping[str, object]]] = ...) -> None: ...
+
 class ReceiptListing(_message.Message):
-    __slots__ = ("receipts",)
-    RECEIPTS_FIELD_NUMBER: _ClassVar[int]
-    receipts: _containers.RepeatedCompositeFieldContainer[_signed_pb2.SignedReceipt]
-    def __init__(self, receipts: _Optional[_Iterable[_Union[_signed_pb2.SignedReceipt, _Mapping[str, object]]]] = ...) -> None: ...
+    __slots__ = ("entries",)
+    ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    entries: _containers.RepeatedCompositeFieldContainer[ReceiptEntry]
+    def __init__(self, entries: _Optional[_Iterable[_Union[ReceiptEntry, _Mapping[str, object]]]] = ...) -> None: ...
+
+class ServedModel(_message.Message):
+    __slots__ = ("model", "name", "terms", "max_input", "max_output")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TERMS_FIELD_NUMBER: _ClassVar[int]
+    MAX_INPUT_FIELD_NUMBER: _ClassVar[int]
+    MAX_OUTPUT_FIELD_NUMBER: _ClassVar[int]
+    model: bytes
+    name: str
+    terms: _containers.RepeatedCompositeFieldContainer[_signed_pb2.Terms]
+    max_input: int
+    max_output: int
+    def __init__(self, model: _Optional[bytes] = ..., name: _Optional[str] = ..., terms: _Optional[_Iterable[_Union[_signed_pb2.Terms, _Mapping[str, object]]]] = ..., max_input: _Optional[int] = ..., max_output: _Optional[int] = ...) -> None: ...
+
+class ModelListing(_message.Message):
+    __slots__ = ("models",)
+    MODELS_FIELD_NUMBER: _ClassVar[int]
+    models: _containers.RepeatedCompositeFieldContainer[ServedModel]
+    def __init__(self, models: _Optional[_Iterable[_Union[ServedModel, _Mapping[str, object]]]] = ...) -> None: ...
