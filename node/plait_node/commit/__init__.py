@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from plait_node.commit.errors import CommitError, DisagreementError, LeafError, RowOrderError
 from plait_node.commit.rows import RowHashes, hash_rows, hash_tail_rows
-from plait_node.commit.stage_committer import Permit, StageCommitter, WindowRoots
+from plait_node.commit.stage_committer import SignLeaf, StageCommitter, WindowRoots
 
 __all__ = [
     "CommitError",
     "DisagreementError",
     "LeafError",
-    "Permit",
     "RowHashes",
     "RowOrderError",
+    "SignLeaf",
     "StageCommitter",
     "WindowRoots",
     "hash_rows",

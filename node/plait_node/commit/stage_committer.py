@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from plait.protocol.ids import HASH_ZERO, Hash
 from plait.protocol.messages import Leaf
-from plait.protocol.typed import Domain, Key, Signed
+from plait.protocol.typed import Domain, Signed
 from plait.protocol.windows import WINDOW_STEPS, Cut, Window, salted_root, window_root
 from plait_node.commit.errors import DisagreementError, LeafError, RowOrderError
 from plait_node.commit.rows import RowHashes
 
-# Asked before every signature; raises when something else was signed in the same place.
-Permit = Callable[[Leaf], None]
+# `SigningGuard.sign` with this node's key; raises when something else was signed in the same place.
+SignLeaf = Callable[[Leaf], Signed[Leaf]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,12 +47,9 @@ class StageCommitter:
     Nothing here waits: `sign_ready` returns what became signable since the last call.
     """
 
-    def __init__(
-        self, *, domain: Domain, key: Key, permit: Permit, salt_rows: bytes, job: Hash, stage: int, cut: Cut
-    ) -> None:
+    def __init__(self, *, domain: Domain, sign: SignLeaf, salt_rows: bytes, job: Hash, stage: int, cut: Cut) -> None:
         self._domain = domain
-        self._key = key
-        self._permit = permit
+        self._sign_leaf = sign
         self._salt = salt_rows
         self._job = job
         self._stage = stage
@@ -128,11 +125,18 @@ class StageCommitter:
         raises when it knows of another signature in this place.
         """
         made: list[Signed[Leaf]] = []
-        while (window := self._next_window()) is not None:
-            leaf = self._sign(window)
-            self.signed.append(leaf)
+        while (leaf := self.sign_next()) is not None:
             made.append(leaf)
         return made
+
+    def sign_next(self) -> Signed[Leaf] | None:
+        """Sign the next window if it is ready: `sign_ready` for callers that do other things in between."""
+        window = self._next_window()
+        if window is None:
+            return None
+        leaf = self._sign(window)
+        self.signed.append(leaf)
+        return leaf
 
     def _next_window(self) -> Window | None:
         start = self._at
@@ -170,8 +174,7 @@ class StageCommitter:
             prev_leaf=self.signed[-1].digest(self._domain) if self.signed else HASH_ZERO,
             print=HASH_ZERO,
         )
-        self._permit(leaf)
-        signed = self._key.signed(self._domain, leaf)
+        signed = self._sign_leaf(leaf)
         self._advance(window, roots)
         return signed
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from hypothesis import given, settings
@@ -16,6 +17,7 @@ from plait_node.commit import (
     DisagreementError,
     LeafError,
     RowOrderError,
+    SignLeaf,
     StageCommitter,
     WindowRoots,
     hash_rows,
@@ -28,8 +30,9 @@ KEYS = [Key.generate(), Key.generate()]
 WIDTH = 8
 
 
-def committer(stage: int, cut: Cut, permit=lambda _: None) -> StageCommitter:  # noqa: ANN001 - any check of a leaf
-    return StageCommitter(domain=DOMAIN, key=KEYS[stage], permit=permit, salt_rows=SALT, job=JOB, stage=stage, cut=cut)
+def committer(stage: int, cut: Cut, sign: SignLeaf | None = None) -> StageCommitter:
+    sign = sign or partial(KEYS[stage].signed, DOMAIN)
+    return StageCommitter(domain=DOMAIN, sign=sign, salt_rows=SALT, job=JOB, stage=stage, cut=cut)
 
 
 def rows(boundary: int, start: int, count: int) -> bytes:
@@ -119,7 +122,7 @@ def test_sign_guard_that_refuses_signs_nothing() -> None:
     class RefusedError(Exception):
         pass
 
-    def refuse(_: Leaf) -> None:
+    def refuse(_: Leaf) -> Signed[Leaf]:
         raise RefusedError
 
     first = committer(0, Cut(prompt_end=16), refuse)

@@ -1,0 +1,191 @@
+"""What a stage checks before it works for anybody (docs/protocol.md, section 6)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from plait.protocol.checks import (
+    CLOCK_TOLERANCE_S,
+    MAX_DEADLINE_S,
+    NodeDirectory,
+    check_fresh_signer,
+    check_job,
+    check_request,
+    check_route,
+    check_signer,
+    closes_at,
+    terms_of,
+)
+from plait.protocol.codec import from_pb, hashes, signed_from_pb
+from plait.protocol.errors import BadRequestError, ChannelUnknownError, DeadlineError, MalformedMessageError
+from plait.protocol.ids import HASH_ZERO, Address, Hash, hash32, to_hex
+from plait.protocol.manifest import Manifest
+from plait.protocol.messages import Job, Pay, Quote, Request, Stage
+from plait.protocol.money import input_price_rounded_up
+from plait.protocol.pb import stage_pb2 as pb
+from plait.protocol.typed import Domain, Signed, digest
+from plait.protocol.windows import WINDOW_STEPS, Cut
+from plait_node.stage.config import Channels, OnChain, StageConfig
+from plait_node.stage.errors import NoRoomError, NotInRouteError
+from plait_node.swarm.records import StoredRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenCall:
+    """An `Open` frame, well formed and not yet believed. Without quote and signature: a request from the chain."""
+
+    quote: Signed[Quote] | None
+    request: Request
+    signed_request: Signed[Request] | None
+    job: Signed[Job]
+    job_hash: Hash
+    salt_rows: Hash
+    stage: int
+    next: StoredRecord | None
+    lineage: tuple[Hash, ...]
+    room: int
+    pay: Signed[Pay] | None
+
+    @classmethod
+    def from_pb(cls, received: pb.Open) -> OpenCall:
+        """Read the frame; raise `MalformedMessageError` or a `BadRecordError`."""
+        signed = signed_from_pb(received.request, Request) if received.request.signature else None
+        request = signed.message if signed else from_pb(received.request.message, Request)
+        job = signed_from_pb(received.job, Job)
+        if len(received.lineage) > (request.input_tokens + job.message.start) // WINDOW_STEPS:
+            raise MalformedMessageError("more lineage keys came than the prompt has whole windows")
+        return cls(
+            quote=signed_from_pb(received.quote, Quote) if received.HasField("quote") else None,
+            request=request,
+            signed_request=signed,
+            job=job,
+            job_hash=job.struct_hash(),
+            salt_rows=hash32(received.salt_rows),
+            stage=received.stage,
+            next=StoredRecord.from_pb(received.next) if received.HasField("next") else None,
+            lineage=hashes(received.lineage),
+            room=received.room,
+            pay=signed_from_pb(received.pay, Pay) if received.HasField("pay") else None,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admitted:
+    """A call that passed every check."""
+
+    call: OpenCall
+    request_digest: Hash
+    payer_key: Address | None  # whose Pays count; None on the on-chain path
+    stage: Stage  # this stage's place in the route
+    cut: Cut
+    room: int
+
+    @property
+    def job(self) -> Job:
+        """Return the job record."""
+        return self.call.job.message
+
+    @property
+    def is_tail(self) -> bool:
+        """Tell whether tokens are drawn here."""
+        return self.call.stage == len(self.job.route) - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admission:
+    """The checks of one stage."""
+
+    config: StageConfig
+    manifest: Manifest
+    first: int
+    last: int
+    domain: Domain
+    directory: NodeDirectory
+    channels: Channels
+    on_chain: OnChain | None
+    clock: Callable[[], float]
+
+    async def check(self, call: OpenCall, *, worker: Address) -> Admitted:
+        """Return the admitted call; raise a `RefusedError`, `VerificationError` or `StageError`."""
+        job, request, now = call.job.message, call.request, self.clock()
+        if job.worker != worker:
+            raise NotInRouteError(f"the job belongs to worker {to_hex(job.worker)}, {to_hex(worker)} opened it")
+        if not now < request.deadline <= now + MAX_DEADLINE_S + CLOCK_TOLERANCE_S:
+            raise DeadlineError(f"the deadline lies between now and {MAX_DEADLINE_S} s from now; check the clock")
+        stage = self._place(call)
+        request_digest = digest(self.domain, request)
+        if call.signed_request is None:
+            payer_key = None
+            await self._check_on_chain(call, request_digest)
+        else:
+            payer_key = await self._check_paid(call, call.signed_request, request_digest, now)
+        await check_signer(self.domain, self.directory, call.job, owner=job.worker, request=request, check="job")
+        cut = Cut(prompt_end=request.input_tokens + job.start)
+        return Admitted(
+            call=call,
+            request_digest=request_digest,
+            payer_key=payer_key,
+            stage=stage,
+            cut=cut,
+            room=_room(call, cut),
+        )
+
+    def _place(self, call: OpenCall) -> Stage:
+        route, config = call.job.message.route, self.config
+        if call.stage >= len(route) or route[call.stage].node != config.owner:
+            raise NotInRouteError(f"stage {call.stage} of the route is not this node, {to_hex(config.owner)}")
+        stage = route[call.stage]
+        if (stage.first, stage.last) != (self.first, self.last):
+            raise NotInRouteError(f"this node serves blocks {self.first} to {self.last}; read its record again")
+        if stage.price < config.price:
+            raise NotInRouteError(f"this node's price is {config.price}, the route offers {stage.price}")
+        if call.job.message.profile != config.profile or call.request.model != self.manifest.model_id:
+            raise NotInRouteError("this node serves another model or profile; read its record again")
+        if call.job.message.row != 0:
+            raise NotInRouteError("this version replaces no stage inside a job; open a new attempt at row 0")
+        if (call.next is None) != (call.stage == len(route) - 1):
+            raise BadRequestError("every stage but the last needs the next one's record")
+        return stage
+
+    async def _check_paid(self, call: OpenCall, signed: Signed[Request], request_digest: Hash, now: float) -> Address:
+        quote, request = call.quote, call.request
+        if quote is None or call.pay is None:
+            raise BadRequestError("a signed request comes with its quote and with the Pay that covers its input")
+        # The gateway accepted the request while the quote was good; later attempts still run under it.
+        check_request(quote.message, request, now=min(now, quote.message.expires))
+        check_job(quote.message, request, call.job.message, request_digest=request_digest, blocks=self.manifest.blocks)
+        payer_key = signed.signer(self.domain)
+        pay, terms = call.pay.message, terms_of(quote.message, self.config.profile)
+        if pay.request != request_digest or call.pay.signer(self.domain) != payer_key or terms is None:
+            raise BadRequestError("the Pay is not the payer's own for this request")
+        if pay.amount < input_price_rounded_up(request.input_tokens, terms.input_price):
+            raise BadRequestError("the Pay does not cover the input; forward the payer's next one")
+        _, slot = await asyncio.gather(
+            check_fresh_signer(self.domain, self.directory, quote, owner=request.gateway, now=now, check="quote"),
+            self.channels.channel(request.payer, request.gateway, payer_key),
+        )
+        if slot.deposit <= slot.claimed:
+            raise ChannelUnknownError("the payer has no funded channel with this gateway under this key")
+        return payer_key
+
+    async def _check_on_chain(self, call: OpenCall, request_digest: Hash) -> None:
+        job, request = call.job.message, call.request
+        if call.quote is not None or request.quote != HASH_ZERO or len(request.profiles) != 1:
+            raise BadRequestError("a request without signature is one from the chain: no quote, one profile")
+        if job.request != request_digest or job.profile != request.profiles[0]:
+            raise BadRequestError("the job belongs to another request or profile")
+        if job.closes_at != closes_at(request) or job.start > request.max_tokens:
+            raise BadRequestError("the job's closesAt or start is not the request's")
+        check_route(job.route, self.manifest.blocks)
+        if self.on_chain is None or not await self.on_chain(request, request_digest):
+            raise BadRequestError("the chain knows no open request like this one")
+
+
+def _room(call: OpenCall, cut: Cut) -> int:
+    most = call.request.input_tokens + call.request.max_tokens
+    room = call.room or most
+    if not cut.prompt_end <= room <= most:
+        raise NoRoomError(f"room for {room} steps was asked; the request needs {cut.prompt_end} to {most}")
+    return room

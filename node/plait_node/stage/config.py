@@ -1,0 +1,155 @@
+"""What a stage is told, and what it asks of the parts around it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plait.protocol.codec import Payment
+from plait.protocol.ids import Address, Hash
+from plait.protocol.manifest import Manifest
+from plait.protocol.messages import Request
+from plait_node.wire.tensor import Rows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageConfig:
+    """One stage of one model under one profile; times in seconds."""
+
+    owner: Address
+    profile: Hash
+    price: int  # base units per 1,000,000 steps x blocks
+    credit_windows: int = 4  # unpaid windows that it works ahead
+    max_jobs: int = 16
+    idle_s: float = 60.0  # a job without a frame for so long is closed
+    unpaid_s: float = 3.0  # how long work waits for a payment on its way
+    settle_s: float = 120.0  # how long payments for a closed job are taken
+    step_rows: int = 2_048  # most rows in one frame to the next stage, whatever fits into 8 MiB
+
+
+class StepResult(Protocol):
+    """What an engine gives for some rows."""
+
+    @property
+    def rows(self) -> NDArray[np.float32]:
+        """Return one output row per input row."""
+        ...
+
+    @property
+    def logits(self) -> NDArray[np.float32] | None:
+        """Return the last row's logits, on the last stage."""
+        ...
+
+
+class Engine(Protocol):
+    """The face of `StageEngine`; called from one worker thread."""
+
+    @property
+    def manifest(self) -> Manifest:
+        """Return the model's manifest."""
+        ...
+
+    @property
+    def first(self) -> int:
+        """Return the first block."""
+        ...
+
+    @property
+    def last(self) -> int:
+        """Return the block after the last one."""
+        ...
+
+    @property
+    def free_steps(self) -> int:
+        """Return the KV room that is left."""
+        ...
+
+    @property
+    def max_steps(self) -> int:
+        """Return the most that one job may have."""
+        ...
+
+    def open(self, job: Hash, room: int) -> None:
+        """Reserve room."""
+        ...
+
+    def close(self, job: Hash) -> None:
+        """Forget the job."""
+        ...
+
+    def step(self, job: Hash, start: int, rows: Rows, *, logits: bool = True) -> StepResult:
+        """Compute some rows."""
+        ...
+
+    def rollback(self, job: Hash, step: int) -> None:
+        """Forget rows from `step` on."""
+        ...
+
+    def keep_prefix(self, job: Hash, keys: Sequence[Hash]) -> int:
+        """Cache the job's first windows."""
+        ...
+
+    def take_prefix(self, job: Hash, keys: Sequence[Hash]) -> int:
+        """Begin the job with cached windows; return the rows taken."""
+        ...
+
+
+class ChannelFacts(Protocol):
+    """A channel as the chain stores it."""
+
+    @property
+    def deposit(self) -> int:
+        """Return the deposit, in base units."""
+        ...
+
+    @property
+    def claimed(self) -> int:
+        """Return what was claimed of it."""
+        ...
+
+    @property
+    def exit_at(self) -> int:
+        """Return when the payer's exit ends, 0 while none runs."""
+        ...
+
+
+class Channels(Protocol):
+    """The part of the chain reader that a stage asks."""
+
+    async def channel(self, payer: Address, payee: Address, signer: Address, /) -> ChannelFacts:
+        """Return a channel; all zero when it was never opened."""
+        ...
+
+
+class Accepted(Protocol):
+    """What a payee book answers to a payment it has journalled."""
+
+    @property
+    def credit(self) -> int:
+        """Return what is prepaid and not yet used on the channel."""
+        ...
+
+    @property
+    def voucher(self) -> Hash:
+        """Return the voucher's struct hash."""
+        ...
+
+
+class Payees(Protocol):
+    """The part of `PayeeBook` that a stage uses."""
+
+    def accept(self, payment: Payment, /, *, deposit: int, claimed: int, exit_at: int, now: float) -> Accepted:
+        """Check and journal a payment."""
+        ...
+
+    def earn(self, channel: Hash, request: Hash, amount: int, /) -> None:
+        """Journal what our work on a request is worth so far, in base units."""
+        ...
+
+
+# Tells whether a request without signature and quote is one that the chain knows (docs/protocol.md, section 3).
+OnChain = Callable[[Request, Hash], Awaitable[bool]]

@@ -1,0 +1,342 @@
+"""The stage role: what comes over links goes to jobs, what jobs need comes from here."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from functools import partial
+
+from plait.protocol.checks import CLOCK_TOLERANCE_S, NodeDirectory
+from plait.protocol.codec import fault_to_pb, signed_from_pb
+from plait.protocol.errors import DeadlineError, Fault, MalformedMessageError, PlaitError
+from plait.protocol.ids import Address, Hash, to_hex
+from plait.protocol.messages import Leaf
+from plait.protocol.pb import stage_pb2 as pb
+from plait.protocol.typed import Domain, Key
+from plait.protocol.windows import WINDOW_STEPS
+from plait_node.commit import SignLeaf, StageCommitter
+from plait_node.engine import errors as engine_errors
+from plait_node.stage.admission import Admission, Admitted, OpenCall
+from plait_node.stage.config import Channels, Engine, OnChain, Payees, StageConfig
+from plait_node.stage.engine_thread import EngineThread
+from plait_node.stage.errors import (
+    IdleError,
+    JobOpenError,
+    NextStageError,
+    NoRoomError,
+    StageBusyError,
+)
+from plait_node.stage.facts import StageFacts
+from plait_node.stage.job import StageJob, Surroundings
+from plait_node.stage.neighbours import Dials, Neighbours, destination_of
+from plait_node.stage.payments import HopPay, Till
+from plait_node.stage.prefix import CachedWindow, PrefixStore, own_key
+from plait_node.swarm.errors import BadRecordError
+from plait_node.wire import Link, MalformedFrameError, WireError
+
+log = logging.getLogger(__name__)
+
+_OPEN_S = 10.0
+_TICK_S = 0.5
+_MOST_CALLS = 32  # openings and payments of one link in hand at once
+
+
+class StageRole:
+    """Serves one range of blocks of one model."""
+
+    def __init__(
+        self,
+        config: StageConfig,
+        engine: Engine,
+        *,
+        key: Key,
+        sign: SignLeaf,
+        domain: Domain,
+        directory: NodeDirectory,
+        channels: Channels,
+        payees: Payees,
+        dialer: Dials,
+        on_chain: OnChain | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._config = config
+        self._engine = engine
+        self._key = key
+        self._sign = sign
+        self._clock = clock
+        self._thread = EngineThread()
+        self.facts = StageFacts(free_steps=engine.free_steps)
+        manifest = engine.manifest
+        self._admission = Admission(
+            config=config,
+            manifest=manifest,
+            first=engine.first,
+            last=engine.last,
+            domain=domain,
+            directory=directory,
+            channels=channels,
+            on_chain=on_chain,
+            clock=clock,
+        )
+        self._around = Surroundings(
+            config=config,
+            engine=engine,
+            thread=self._thread,
+            prefixes=PrefixStore(model=manifest.model_id, profile=config.profile, first=engine.first, last=engine.last),
+            domain=domain,
+            directory=directory,
+            facts=self.facts,
+        )
+        self._till = Till(config=config, key=key, domain=domain, channels=channels, payees=payees, clock=clock)
+        self._neighbours = Neighbours(dialer, self._adopt)
+        self._jobs: dict[Hash, StageJob] = {}
+        self._attempts: dict[Hash, tuple[int, int]] = {}  # request -> highest attempt, its deadline
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._in_hand: Counter[Link] = Counter()
+        self._opening = 0
+
+    async def run(self) -> None:
+        """Close what idles or is past its deadline; runs until it is cancelled."""
+        while True:
+            await asyncio.sleep(_TICK_S)
+            self._sweep(asyncio.get_running_loop().time())
+
+    async def stop(self) -> None:
+        """Close every job and every link that this role dialed or serves."""
+        for job in self._jobs.values():
+            job.close(Fault(code="stage_failed", text="the stage stops; open a new attempt", retry=True))
+        await asyncio.gather(*(job.wait_closed() for job in self._jobs.values()))
+        await asyncio.gather(*(link.close("the stage stops") for link in self._neighbours.all()))
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._thread.close()
+
+    async def serve(self, link: Link) -> None:
+        """Take what comes over a link until it ends: the `on_link` of a `LinkServer`."""
+        self._neighbours.add(link)
+        await self._serve(link)
+
+    def _adopt(self, link: Link) -> None:
+        self._spawn(self._serve(link))
+
+    async def _serve(self, link: Link) -> None:
+        try:
+            async for frame in link.frames():
+                try:
+                    self._dispatch(link, frame)
+                except (MalformedMessageError, MalformedFrameError, BadRecordError) as error:
+                    await link.accuse(str(error))
+        finally:
+            self._neighbours.remove(link)
+            self._lost(link)
+
+    def _dispatch(self, link: Link, frame: pb.Frame) -> None:
+        match frame.WhichOneof("body"):
+            case "rows":
+                job = self._job(frame.rows.job)
+                if job is not None:
+                    _must_come_from(job.upstream, link)
+                    job.rows(link, frame.rows)
+            case "leaf":
+                leaf = signed_from_pb(frame.leaf.leaf, Leaf)
+                job = self._job(leaf.message.job)
+                if job is not None:
+                    _must_come_from(job.upstream, link)
+                    job.leaf(leaf)
+            case "open":
+                self._call(link, self._open(link, OpenCall.from_pb(frame.open)))
+            case "payment":
+                self._call(link, self._pay(link, HopPay.from_pb(frame.payment)))
+            case "start" | "end" | "cancel" | "fault" as kind:
+                self._steer(link, kind, frame)
+            case kind:
+                raise MalformedFrameError(f"a stage takes no frame of kind {kind}")
+
+    def _steer(self, link: Link, kind: str, frame: pb.Frame) -> None:
+        """Do what the worker says of one of its jobs."""
+        job = self._job(getattr(frame, kind).job)
+        if job is None:
+            return
+        if job.worker is not link:
+            if kind == "fault":
+                return  # another stage's opinion; the worker hears it as well and decides
+            raise MalformedFrameError(f"{kind} for a job of another worker")
+        try:
+            if kind == "start":
+                job.start(frame.start.row)
+            elif kind == "end":
+                job.end(frame.end.step)
+            else:
+                job.close()
+        except PlaitError as error:
+            job.close(error.fault())
+
+    def _job(self, name: bytes) -> StageJob | None:
+        """Return an open job. Frames for others are late, which is nobody's fault."""
+        job = self._jobs.get(Hash(name))
+        return None if job is None or job.closed else job
+
+    def _call(self, link: Link, call: Coroutine[None, None, None]) -> None:
+        """Run what takes longer than a frame may; one link has a bounded number of these in hand."""
+        if self._in_hand[link] >= _MOST_CALLS:
+            call.close()
+            raise MalformedFrameError(f"more than {_MOST_CALLS} calls at once")
+        self._in_hand[link] += 1
+
+        def done(_: asyncio.Task[None]) -> None:
+            self._in_hand[link] -= 1
+            if not self._in_hand[link]:
+                del self._in_hand[link]
+
+        self._spawn(call).add_done_callback(done)
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _open(self, link: Link, call: OpenCall) -> None:
+        try:
+            async with asyncio.timeout(_OPEN_S):
+                cached = await self._admit(link, call)
+            opened = pb.Opened(job=call.job_hash, lineage=[window.out_key for window in cached])
+            await link.send(pb.Frame(opened=opened))
+        except NextStageError as error:
+            await _say(link, call.job_hash, error.fault(), blamed=call.job.message.route[call.stage + 1].node)
+        except PlaitError as error:
+            await _say(link, call.job_hash, error.fault())
+        except TimeoutError:
+            text = f"the job was not open after {_OPEN_S:g} s; open it again, or over another stage"
+            await _say(link, call.job_hash, StageBusyError(text).fault())
+
+    async def _admit(self, link: Link, call: OpenCall) -> list[CachedWindow]:
+        self._opening += 1
+        try:
+            if self._opening + self.facts.queue > self._config.max_jobs:
+                raise StageBusyError(f"this stage holds {self.facts.queue} jobs already; try again or another one")
+            admitted = await self._admission.check(call, worker=link.peer)
+            self._fence(admitted)
+            downstream = await self._downstream(admitted)
+            cached = await self._reserve(admitted)
+        finally:
+            self._opening -= 1
+        committer = StageCommitter(
+            domain=self._around.domain,
+            sign=self._sign,
+            salt_rows=call.salt_rows,
+            job=call.job_hash,
+            stage=call.stage,
+            cut=admitted.cut,
+        )
+        job = StageJob(self._around, admitted, committer, worker=link, downstream=downstream, cached=cached)
+        self._jobs[call.job_hash] = job
+        self._attempts[admitted.request_digest] = (admitted.job.attempt, call.request.deadline)
+        self._count()
+        if link.closed or (downstream is not None and downstream.closed):
+            job.link_lost(link.peer if link.closed else admitted.job.route[call.stage + 1].node, "closed meanwhile")
+        return cached
+
+    def _fence(self, admitted: Admitted) -> None:
+        """Refuse an attempt that is not above those seen, and close the one before it."""
+        known, _ = self._attempts.get(admitted.request_digest, (-1, 0))
+        if admitted.job.attempt <= known:
+            raise JobOpenError(f"attempt {known} of this request was opened here; open one with a higher number")
+        for job in self._jobs.values():
+            if job.admitted.request_digest == admitted.request_digest and not job.closed:
+                job.close(JobOpenError("a later attempt of this request was opened").fault())
+
+    async def _downstream(self, admitted: Admitted) -> Link | None:
+        call = admitted.call
+        if call.next is None:
+            return None
+        destination = await destination_of(
+            call.next,
+            stage=admitted.job.route[call.stage + 1],
+            model=call.request.model,
+            profile=admitted.job.profile,
+            domain=self._around.domain,
+            directory=self._around.directory,
+            now=self._clock(),
+        )
+        return await self._neighbours.link_to(destination)
+
+    async def _reserve(self, admitted: Admitted) -> list[CachedWindow]:
+        """Reserve KV room and begin it with the windows that are cached here."""
+        call, engine = admitted.call, self._engine
+        most = (admitted.cut.prompt_end - 1) // WINDOW_STEPS  # the last prompt row is always computed
+        found = self._around.prefixes.find(call.request.payer, call.lineage[:most])
+        keys = [own_key(call.request.payer, key) for key in call.lineage[: len(found)]]
+
+        def reserve() -> tuple[int, int]:
+            engine.open(call.job_hash, admitted.room)
+            taken = engine.take_prefix(call.job_hash, keys) if keys else 0
+            return taken // WINDOW_STEPS, engine.free_steps
+
+        try:
+            windows, self.facts.free_steps = await self._thread.run(reserve, urgent=True)
+            return found[:windows]
+        except engine_errors.JobOpenError as error:
+            raise JobOpenError(str(error)) from error
+        except engine_errors.NoRoomError as error:
+            if admitted.room <= engine.max_steps:
+                raise StageBusyError(f"{error}") from error
+            raise NoRoomError(f"{error}") from error
+        except BaseException:
+            self._spawn(self._thread.run(partial(engine.close, call.job_hash), urgent=True))
+            raise
+
+    async def _pay(self, link: Link, paid: HopPay) -> None:
+        request = paid.payment.pay.message.request
+        jobs = [
+            job
+            for job in self._jobs.values()
+            if job.admitted.request_digest == request and job.admitted.job.worker == link.peer
+        ]
+        # Money for a job that is gone, perhaps with a restart of ours, is taken all the same.
+        job = max(jobs, key=lambda each: each.admitted.job.attempt, default=None)
+        try:
+            await link.send(pb.Frame(ack=await self._till.take(job, paid)))
+        except PlaitError as error:
+            await _say(link, request if job is None else job.hash, error.fault())
+
+    def _lost(self, link: Link) -> None:
+        """Close the jobs that a link's end leaves without worker, rows or a next stage."""
+        for job in self._jobs.values():
+            if job.needs(link):
+                job.link_lost(link.peer, link.reason)
+
+    def _sweep(self, now: float) -> None:
+        """Close what idles or is late, forget what is settled."""
+        config, clock = self._config, self._clock()
+        for name, job in list(self._jobs.items()):
+            idle = now - job.touched
+            if job.closed and idle > config.settle_s:
+                del self._jobs[name]
+            elif not job.closed and clock > job.admitted.call.request.deadline + CLOCK_TOLERANCE_S:
+                job.close(DeadlineError("the request's deadline has passed").fault())
+            elif not job.closed and idle > config.idle_s:
+                job.close(IdleError(f"nothing came for the job for {config.idle_s:g} s").fault(), blamed=job.upstream)
+        for request, (_, deadline) in list(self._attempts.items()):
+            if clock > deadline + CLOCK_TOLERANCE_S:
+                del self._attempts[request]
+        self._count()
+
+    def _count(self) -> None:
+        self.facts.queue = sum(not job.closed for job in self._jobs.values())
+
+
+def _must_come_from(owner: Address, link: Link) -> None:
+    if link.peer != owner:
+        raise MalformedFrameError(f"rows or leaves of a job whose previous stage is {to_hex(owner)}")
+
+
+async def _say(link: Link, job: bytes, fault: Fault, *, blamed: Address | None = None) -> None:
+    with contextlib.suppress(WireError):
+        told = pb.JobFault(job=job, fault=fault_to_pb(fault), blamed=blamed or b"")
+        await link.send(pb.Frame(fault=told))

@@ -1,0 +1,141 @@
+"""A model small enough to compute by hand: three blocks, each mixing a row with all rows before it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plait.protocol.ids import Hash
+from plait.protocol.manifest import FP32_STRICT, Manifest
+from plait.protocol.windows import WINDOW_STEPS
+from plait_node.engine.errors import BadRowsError, JobOpenError, NoRoomError, StepOrderError, UnknownJobError
+
+HIDDEN, VOCABULARY, BLOCKS, CONTEXT = 8, 64, 3, 512
+DECAY = np.float32(0.9)
+
+MANIFEST = Manifest(
+    name="tiny",
+    architecture="tiny",
+    config={},
+    blocks=BLOCKS,
+    hidden=HIDDEN,
+    vocabulary=VOCABULARY,
+    context=CONTEXT,
+    tokenizer=Hash(b"\x01" * 32),
+    chat_template=Hash(b"\x02" * 32),
+    bos_token="",
+    eos_token="",
+    end_tokens=(VOCABULARY - 1,),
+    weights=Hash(b"\x03" * 32),
+    licence="none",
+    profiles=(FP32_STRICT,),
+)
+_MADE = np.random.default_rng(7)
+EMBEDDING = _MADE.standard_normal((VOCABULARY, HIDDEN)).astype(np.float32)
+WEIGHTS = [_MADE.standard_normal((HIDDEN, HIDDEN)).astype(np.float32) for _ in range(BLOCKS)]
+
+
+@dataclass(slots=True)
+class Cache:
+    """One job's state after each row, per block: what a real engine keeps as keys and values."""
+
+    room: int
+    states: list[NDArray[np.float32]]
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    rows: NDArray[np.float32]
+    logits: NDArray[np.float32] | None
+
+
+class TinyEngine:
+    """The face of `StageEngine` over the tiny model."""
+
+    def __init__(self, first: int, last: int, *, kv_steps: int = 2_048) -> None:
+        self.manifest = MANIFEST
+        self.first, self.last = first, last
+        self.calls: list[tuple[Hash, int, int]] = []
+        self.gate: threading.Event | None = None  # a step waits for it
+        self._kv_steps = kv_steps
+        self._jobs: dict[Hash, Cache] = {}
+        self._cached: dict[Hash, list[NDArray[np.float32]]] = {}
+
+    @property
+    def free_steps(self) -> int:
+        return self._kv_steps - sum(cache.room for cache in self._jobs.values())
+
+    @property
+    def max_steps(self) -> int:
+        return CONTEXT
+
+    @property
+    def open_jobs(self) -> int:
+        return len(self._jobs)
+
+    def open(self, job: Hash, room: int) -> None:
+        if job in self._jobs:
+            raise JobOpenError(job)
+        if room > min(self.free_steps, CONTEXT):
+            raise NoRoomError(asked=room, limit=min(self.free_steps, CONTEXT))
+        self._jobs[job] = Cache(room=room, states=[])
+
+    def close(self, job: Hash) -> None:
+        self._jobs.pop(job, None)
+
+    def step(
+        self, job: Hash, start: int, rows: NDArray[np.int64] | NDArray[np.float32], *, logits: bool = True
+    ) -> Output:
+        if self.gate is not None:
+            self.gate.wait(5)
+        cache = self._job(job)
+        if start != len(cache.states):
+            raise StepOrderError(asked=start, expected=len(cache.states))
+        if start + len(rows) > cache.room:
+            raise NoRoomError(asked=start + len(rows), limit=cache.room)
+        if (rows.ndim == 1) != (self.first == 0):
+            raise BadRowsError("rows of a wrong shape")
+        self.calls.append((job, start, len(rows)))
+        hidden = EMBEDDING[rows] if self.first == 0 else rows
+        out = np.stack([self._row(cache, row) for row in hidden])
+        last = out[-1] @ EMBEDDING.T if logits and self.last == BLOCKS else None
+        return Output(rows=out, logits=last)
+
+    def _row(self, cache: Cache, row: NDArray[np.float32]) -> NDArray[np.float32]:
+        blocks = range(self.first, self.last)
+        before = cache.states[-1] if cache.states else np.zeros((len(blocks), HIDDEN), dtype=np.float32)
+        state = np.empty_like(before)
+        for at, block in enumerate(blocks):
+            state[at] = before[at] * DECAY + row
+            row = np.tanh(WEIGHTS[block] @ state[at]).astype(np.float32)
+        cache.states.append(state)
+        return row
+
+    def rollback(self, job: Hash, step: int) -> None:
+        del self._job(job).states[step:]
+
+    def keep_prefix(self, job: Hash, keys: Sequence[Hash]) -> int:
+        states = self._job(job).states
+        for at, key in enumerate(keys):
+            self._cached[key] = states[at * WINDOW_STEPS : (at + 1) * WINDOW_STEPS]
+        return len(keys)
+
+    def take_prefix(self, job: Hash, keys: Sequence[Hash]) -> int:
+        cache = self._job(job)
+        for key in keys:
+            if key not in self._cached:
+                break
+            cache.states.extend(self._cached[key])
+        return len(cache.states)
+
+    def forget_prefixes(self) -> None:
+        self._cached.clear()
+
+    def _job(self, job: Hash) -> Cache:
+        if job not in self._jobs:
+            raise UnknownJobError(job)
+        return self._jobs[job]
