@@ -180,6 +180,11 @@ abstract contract Fixture {
         return abi.encodeWithSelector(selector, id);
     }
 
+    /// @dev Values within the bounds stay, so that the fuzzer's edge cases survive.
+    function bound(uint256 x, uint256 least, uint256 most) internal pure returns (uint256) {
+        return x >= least && x <= most ? x : least + x % (most - least + 1);
+    }
+
     function nextEpoch() internal {
         vm.warp((uint256(channels.epochNow()) + 1) * EPOCH);
     }

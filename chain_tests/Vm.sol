@@ -30,7 +30,6 @@ interface Vm {
     function label(address account, string calldata name) external;
     function load(address target, bytes32 slot) external view returns (bytes32);
     function assume(bool condition) external pure;
-    function bound(uint256 x, uint256 min, uint256 max) external view returns (uint256);
     function expectRevert(bytes calldata data) external;
     function expectRevert() external;
     function expectEmit(address emitter) external;
