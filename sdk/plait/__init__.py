@@ -2,4 +2,6 @@
 
 from __future__ import annotations
 
+from plait import _recursion as _recursion  # before anything that imports web3
+
 __all__: list[str] = []
