@@ -75,14 +75,14 @@ class Announcer:
                 _log.warning("announcement failed error=%s", error)
             await asyncio.sleep(ANNOUNCE_S)
 
-    async def deposit(self, signed: Signed[Job] | Signed[Receipt]) -> None:
+    async def deposit(self, signed: Signed[Job] | Signed[Receipt], *, deadline_s: float = 1.0) -> None:
         """Put a job or a receipt under its request, until its `closes_at`; too large a one as digest and signature."""
         message = signed.message
         kind = RecordKind.JOB if isinstance(message, Job) else RecordKind.RECEIPT
         head = len(self._sign(kind, message.request, message.closes_at, b"").pack()) + _BODY_HEAD
         body = deposit_body(self._domain, signed, room=VALUE_LIMIT - head)
         stored = self._sign(kind, message.request, message.closes_at, body)
-        await self._dht.put(self._dht_key, salt(kind, message.request), stored.pack())
+        await self._dht.put(self._dht_key, salt(kind, message.request), stored.pack(), deadline_s=deadline_s)
 
     def _sign(self, kind: int, topic: Hash, expires: int, body: bytes) -> StoredRecord:
         # Milliseconds keep the sequence rising over restarts without a file.

@@ -1,5 +1,38 @@
-"""Play the role of a worker: plan a route, drive generation, sign the receipt."""
+"""Play the role of a worker: pull jobs, plan a route, drive generation, pay stages, sign the receipt."""
 
 from __future__ import annotations
 
-__all__: list[str] = []
+from plait_node.worker.admission import Admission, Task
+from plait_node.worker.errors import PrekeyError, RestartedError, StageFailure, UnpaidError, WorkerError
+from plait_node.worker.generation import Patience, Tools
+from plait_node.worker.hops import HopDesk
+from plait_node.worker.links import LinkPool
+from plait_node.worker.offers import OfferKeeper, OfferTerms
+from plait_node.worker.plan import JobShape, Planner
+from plait_node.worker.prekeys import PrekeyRing
+from plait_node.worker.role import WorkerConfig, WorkerRole
+from plait_node.worker.serving import Done
+from plait_node.worker.signer import WorkerSigner
+
+__all__ = [
+    "Admission",
+    "Done",
+    "HopDesk",
+    "JobShape",
+    "LinkPool",
+    "OfferKeeper",
+    "OfferTerms",
+    "Patience",
+    "Planner",
+    "PrekeyError",
+    "PrekeyRing",
+    "RestartedError",
+    "StageFailure",
+    "Task",
+    "Tools",
+    "UnpaidError",
+    "WorkerConfig",
+    "WorkerError",
+    "WorkerRole",
+    "WorkerSigner",
+]

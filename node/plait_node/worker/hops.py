@@ -1,0 +1,222 @@
+"""What the worker owes its stages: forwarded when the payer pays, settled when the job ends.
+
+Vouchers of a channel only count in order, so what a stage has not acknowledged is sent again, first, on the next link.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from plait.protocol.codec import Payment, payment_to_pb, signed_from_pb, signed_to_pb
+from plait.protocol.errors import PlaitError
+from plait.protocol.ids import Address, Hash, to_hex
+from plait.protocol.messages import Ack, Pay, Stage
+from plait.protocol.money import stage_fee_of
+from plait.protocol.pb import stage_pb2
+from plait.protocol.receipts import ReceiptLeaf
+from plait.protocol.typed import struct_hash
+from plait_node.wire import WireError
+from plait_node.worker.errors import StageFailure
+from plait_node.worker.leaves import blocks_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from plait.protocol.checks import NodeDirectory
+    from plait.protocol.typed import Domain, Signed
+    from plait.protocol.windows import Window
+    from plait_node.worker.links import LinkPool
+
+# After a restart nobody knows what was acknowledged: the last few are sent again, which the payee takes as repeated.
+_SENT_AGAIN = 4
+
+_log = logging.getLogger(__name__)
+
+
+class HopChannel(Protocol):
+    """The part of `PayerChannel` that the worker uses."""
+
+    def pay(self, request: Hash, amount: int, to: int) -> Payment:
+        """Journal and return the payment of `amount` base units in all for a request."""
+        ...
+
+    def end_job(self, request: Hash, leaf: ReceiptLeaf, *, to: int | None = None) -> Payment:
+        """Journal and return the payment that ends a request."""
+        ...
+
+    def recover(self, voucher: None) -> list[Payment]:
+        """Return every payment of the channel, oldest first."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _UnderWay:
+    """A payment that a stage has not acknowledged yet."""
+
+    voucher: Hash
+    frame: stage_pb2.Frame
+    due_at: float  # in the loop's time
+
+
+@dataclass(slots=True, kw_only=True)
+class _Counter:
+    """Payments to one stage."""
+
+    channel: HopChannel
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    under_way: list[_UnderWay] = field(default_factory=list["_UnderWay"])
+    link: int = 0  # the pool's number of the link they were sent on
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class HopDesk:
+    """All payments of one worker to its stages."""
+
+    def __init__(
+        self,
+        *,
+        channel: Callable[[Address], HopChannel],
+        pool: LinkPool,
+        domain: Domain,
+        directory: NodeDirectory,
+        ack_s: float = 5.0,
+    ) -> None:
+        """Pay over `channel`, send over `pool`; a stage has `ack_s` seconds to acknowledge."""
+        self._channel = channel
+        self._pool = pool
+        self._domain = domain
+        self._directory = directory
+        self.ack_s = ack_s
+        self._counters: dict[Address, _Counter] = {}
+
+    async def send(self, owner: Address, make: Callable[[HopChannel], Payment], payer: Signed[Pay] | None) -> None:
+        """Journal a payment and send it; raise `WireError` when the stage cannot be reached."""
+        counter = self._counter(owner)
+        async with counter.lock:
+            payment = make(counter.channel)
+            due_at = asyncio.get_running_loop().time() + self.ack_s
+            counter.under_way.append(_under_way(payment, payer, due_at))
+            number = self._pool.number(owner)
+            fresh = counter.under_way[-1:] if number == counter.link else counter.under_way
+            counter.link = number
+            for each in fresh:
+                await self._pool.send(owner, each.frame)
+
+    async def take_ack(self, owner: Address, received: stage_pb2.HopAck) -> None:
+        """Take an acknowledgement; one that is not signed by the stage counts nothing."""
+        try:
+            ack = signed_from_pb(received.ack.ack, Ack)
+            key = await self._directory.service_key(ack.signer(self._domain))
+        except PlaitError as error:
+            _log.warning("acknowledgement refused node=%s error=%s", to_hex(owner), error)
+            return
+        if key is None or key.owner != owner:
+            _log.warning("acknowledgement refused node=%s error=not its key", to_hex(owner))
+            return
+        counter = self._counter(owner)
+        places = [place for place, each in enumerate(counter.under_way) if each.voucher == ack.message.voucher]
+        if places:
+            del counter.under_way[: places[-1] + 1]
+            counter.changed.set()
+
+    def overdue(self, owner: Address) -> bool:
+        """Tell whether a stage has let a payment lie for too long."""
+        now = asyncio.get_running_loop().time()
+        return any(each.due_at < now for each in self._counter(owner).under_way)
+
+    async def acknowledged(self, owner: Address) -> bool:
+        """Wait until a stage has acknowledged everything; tell whether it did in time."""
+        counter = self._counter(owner)
+        try:
+            async with asyncio.timeout(self.ack_s):
+                while counter.under_way:
+                    counter.changed.clear()
+                    await counter.changed.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def _counter(self, owner: Address) -> _Counter:
+        if owner not in self._counters:
+            channel = self._channel(owner)
+            late = asyncio.get_running_loop().time() + self.ack_s
+            earlier = [_under_way(payment, None, late) for payment in channel.recover(None)[-_SENT_AGAIN:]]
+            self._counters[owner] = _Counter(channel=channel, under_way=earlier)
+        return self._counters[owner]
+
+
+class HopPay:
+    """The payments of one job."""
+
+    def __init__(self, desk: HopDesk, *, request: Hash, route: Sequence[Stage], own: Address) -> None:
+        """Pay all stages but those of the `own` operator, which need no hop."""
+        self._desk = desk
+        self._request = request
+        self._stages = [stage for stage in route if stage.node != own]
+        self._paid_end = 0
+        self._to = 0
+
+    async def cover(self, *, paid_end: int, to: int, payer: Signed[Pay] | None) -> None:
+        """Pay every stage for the steps below `paid_end`, showing the payer's Pay; raise `StageFailure`."""
+        if paid_end <= self._paid_end:
+            return
+        self._paid_end, self._to = paid_end, max(to, self._to)
+        for stage in self._stages:
+            fee = stage_fee_of(stage, paid_end)
+            try:
+                await self._desk.send(stage.node, lambda channel, fee=fee: channel.pay(self._request, fee, to), payer)
+            except WireError as error:
+                raise StageFailure(stage.node, blocks_of(stage), error.text) from error
+
+    async def acknowledged(self) -> None:
+        """Wait until every stage has acknowledged; raise `StageFailure` blaming one that did not."""
+        done = await asyncio.gather(*(self._desk.acknowledged(stage.node) for stage in self._stages))
+        for stage, acknowledged in zip(self._stages, done, strict=True):
+            if not acknowledged:
+                raise self._late(stage)
+
+    def check_overdue(self) -> None:
+        """Raise `StageFailure` for a stage that lets a payment lie."""
+        for stage in self._stages:
+            if self._desk.overdue(stage.node):
+                raise self._late(stage)
+
+    async def settle(
+        self,
+        kind: int,
+        leaf: Hash,
+        windows: Sequence[Window],
+        *,
+        payer: Signed[Pay] | None,
+        skip: frozenset[Address] = frozenset(),
+    ) -> None:
+        """End the job on every hop but those to `skip` at the price of those `windows` that were paid.
+
+        A stage that is gone gets this when it is linked to again.
+        """
+        paid = [window for window in windows if window.end <= self._paid_end]
+        steps = paid[-1].end if paid else 0
+        for stage in (each for each in self._stages if each.node not in skip):
+            ended = ReceiptLeaf(kind=kind, hash=leaf, hop_amount=stage_fee_of(stage, steps), windows_paid=len(paid))
+            try:
+                await self._desk.send(
+                    stage.node, lambda channel, ended=ended: channel.end_job(self._request, ended, to=self._to), payer
+                )
+            except PlaitError as error:
+                _log.warning(
+                    "hop not settled yet node=%s request=%s error=%s", to_hex(stage.node), to_hex(self._request), error
+                )
+
+    def _late(self, stage: Stage) -> StageFailure:
+        reason = f"it did not acknowledge a payment within {self._desk.ack_s:g} s"
+        return StageFailure(stage.node, blocks_of(stage), reason)
+
+
+def _under_way(payment: Payment, payer: Signed[Pay] | None, due_at: float) -> _UnderWay:
+    frame = stage_pb2.Frame(payment=stage_pb2.HopPayment(payment=payment_to_pb(payment)))
+    if payer is not None:
+        frame.payment.payer.CopyFrom(signed_to_pb(payer))
+    return _UnderWay(voucher=struct_hash(payment.voucher.message), frame=frame, due_at=due_at)

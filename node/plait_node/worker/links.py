@@ -1,0 +1,181 @@
+"""One link per stage, shared by all jobs; what arrives on it goes to the job that it names."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from plait.protocol.ids import Address, Hash, to_hex
+from plait_node.wire import Destination, Link, WireError
+from plait_node.worker.errors import StageFailure
+
+if TYPE_CHECKING:
+    from plait.protocol.pb import stage_pb2
+    from plait_node.swarm.records import NodeRecord
+
+_INBOX = 4_096
+_EXPECTED = frozenset({"opened", "leaf", "tokens", "fault"})
+
+TakeAck = Callable[[Address, "stage_pb2.HopAck"], Awaitable[None]]
+
+_log = logging.getLogger(__name__)
+
+
+class Dials(Protocol):
+    """The part of `Dialer` that the pool uses."""
+
+    async def dial(self, destination: Destination, /) -> Link:
+        """Return a proven link; raise `WireError`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrived:
+    """A frame from a stage."""
+
+    owner: Address
+    frame: stage_pb2.Frame
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lost:
+    """The link to a stage ended."""
+
+    owner: Address
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PayerSpoke:
+    """The payer paid or cancelled."""
+
+
+Event = Arrived | Lost | PayerSpoke
+
+
+@dataclass(slots=True, eq=False)
+class Inbox:
+    """What stages send to one job."""
+
+    job: Hash
+    owners: frozenset[Address]
+    events: asyncio.Queue[Event] = field(default_factory=asyncio.Queue[Event])
+
+    def offer(self, event: Event) -> bool:
+        """Queue an event; False, and nothing queued, when a stage sent more than a job can ask for."""
+        if isinstance(event, Arrived) and self.events.qsize() >= _INBOX:
+            return False
+        self.events.put_nowait(event)
+        return True
+
+
+class LinkPool:
+    """Dials a stage when a job needs it and keeps the link."""
+
+    def __init__(self, dialer: Dials) -> None:
+        """Dial with `dialer`."""
+        self._dialer = dialer
+        self._links: dict[Address, Link] = {}
+        self._numbers: dict[Address, int] = {}
+        self._ack_takers: list[TakeAck] = []
+        self._readers: dict[Address, asyncio.Task[None]] = {}
+        self._locks: dict[Address, asyncio.Lock] = {}
+        self._inboxes: dict[Hash, Inbox] = {}
+
+    async def connect(self, record: NodeRecord) -> None:
+        """Make sure that there is a link to a stage; raise `StageFailure` blaming it."""
+        facts = record.facts
+        async with self._locks.setdefault(record.owner, asyncio.Lock()):
+            link = self._links.get(record.owner)
+            if link is not None and not link.closed:
+                return
+            try:
+                link = await self._dialer.dial(
+                    Destination(owner=record.owner, host=facts.host, port=facts.port, certificate=facts.certificate)
+                )
+            except WireError as error:
+                raise StageFailure(record.owner, f"{facts.first}-{facts.last - 1}", error.text) from error
+            self._links[record.owner] = link
+            self._numbers[record.owner] = self.number(record.owner) + 1
+            self._readers[record.owner] = asyncio.create_task(self._read(link), name="worker-link")
+
+    def number(self, owner: Address) -> int:
+        """Return how many links to a stage there were: another number, another link."""
+        return self._numbers.get(owner, 0)
+
+    def take_acks(self, taker: TakeAck) -> None:
+        """Give every acknowledgement of a payment to `taker`."""
+        self._ack_takers.append(taker)
+
+    def subscribe(self, inbox: Inbox) -> None:
+        """Deliver what names this job, and the loss of its links, to its inbox."""
+        self._inboxes[inbox.job] = inbox
+        for owner in inbox.owners:
+            link = self._links.get(owner)
+            if link is None or link.closed:
+                inbox.offer(Lost(owner=owner, reason=link.reason if link is not None else "never dialed"))
+
+    def unsubscribe(self, inbox: Inbox) -> None:
+        """Deliver nothing more."""
+        self._inboxes.pop(inbox.job, None)
+
+    def alive(self, owner: Address) -> bool:
+        """Tell whether there is a link to a stage."""
+        link = self._links.get(owner)
+        return link is not None and not link.closed
+
+    async def send(self, owner: Address, frame: stage_pb2.Frame) -> None:
+        """Send to a stage; raise `WireError`, also when there is no link."""
+        link = self._links.get(owner)
+        if link is None:
+            raise WireError(f"there is no link to {to_hex(owner)}; connect first")
+        await link.send(frame)
+
+    async def accuse(self, owner: Address, reason: str) -> None:
+        """Close a link because of what came over it."""
+        link = self._links.get(owner)
+        if link is not None:
+            await link.accuse(reason)
+
+    async def close(self) -> None:
+        """Close every link and end the readers."""
+        await asyncio.gather(*(link.close("the worker stops") for link in self._links.values()))
+        await asyncio.gather(*self._readers.values(), return_exceptions=True)
+        self._links.clear()
+        self._readers.clear()
+
+    async def _read(self, link: Link) -> None:
+        async for frame in link.frames():
+            kind = frame.WhichOneof("body")
+            if kind == "ack":
+                for taker in self._ack_takers:
+                    await taker(link.peer, frame.ack)
+            elif kind not in _EXPECTED:
+                await link.accuse(f"a stage sends no {kind} to a worker")
+                break
+            elif not self._deliver(link.peer, kind, frame):
+                await link.accuse("more frames than its job can hold")
+                break
+        await link.wait_closed()
+        _log.info("link ended peer=%s reason=%s", to_hex(link.peer), link.reason)
+        for inbox in self._inboxes.values():
+            if link.peer in inbox.owners:
+                inbox.offer(Lost(owner=link.peer, reason=link.reason))
+
+    def _deliver(self, peer: Address, kind: str, frame: stage_pb2.Frame) -> bool:
+        match kind:
+            case "leaf":
+                job = frame.leaf.leaf.message.job
+            case "opened":
+                job = frame.opened.job
+            case "tokens":
+                job = frame.tokens.job
+            case _:
+                job = frame.fault.job
+        inbox = self._inboxes.get(Hash(job))
+        if inbox is None or peer not in inbox.owners:
+            return True  # late frames of an ended job are nobody's fault
+        return inbox.offer(Arrived(owner=peer, frame=frame))

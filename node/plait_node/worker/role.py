@@ -1,0 +1,169 @@
+"""The worker role: take jobs of the group, have the stages of a route answer them, sign what was done."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from plait.protocol.errors import Fault, PlaitError
+from plait.protocol.ids import Address, Hash, to_hex
+from plait_node.worker.errors import RestartedError
+from plait_node.worker.payer import PayerWatch
+from plait_node.worker.publisher import Publisher
+from plait_node.worker.serving import Done, Serving
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Sequence
+
+    from plait.protocol.messages import Request
+    from plait_node.broker import Broker, Delivery
+    from plait_node.swarm.announcer import Announcer
+    from plait_node.worker.admission import Admission
+    from plait_node.worker.generation import Tools
+    from plait_node.worker.plan import Planner
+
+_LOOK_BACK_S = 0.5
+_ABORTED_SETTLE_S = 3.0
+_INTERNAL = Fault(code="internal", text="the worker failed on this request; ask again", retry=True)
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerConfig:
+    """What an operator sets; times in seconds."""
+
+    group: bytes
+    parallel_jobs: int = 2
+    settle_s: float = 30.0  # how long the last payment is waited for after an answer
+
+
+class WorkerRole:
+    """Serves one group of one model."""
+
+    def __init__(
+        self,
+        config: WorkerConfig,
+        *,
+        tools: Tools,
+        planner: Planner,
+        admission: Admission,
+        announcer: Announcer,
+        broker: Broker,
+    ) -> None:
+        """Take jobs from `broker`, deposit records through `announcer`."""
+        self._config = config
+        self._tools = tools
+        self._planner = planner
+        self._admission = admission
+        self._announcer = announcer
+        self._broker = broker
+        self._room = asyncio.Semaphore(config.parallel_jobs)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.served = 0
+        self.failed = 0
+
+    async def run(self) -> None:
+        """Take jobs until cancelled; a job in hand is then given back to the group."""
+        try:
+            async for delivery in self._broker.jobs(self._config.group):
+                await self._room.acquire()
+                self._spawn(self._take(delivery), f"job {to_hex(delivery.request)[:10]}")
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def run_onchain(self, request: Request, ids: Sequence[int]) -> Done:
+        """Answer a request from the chain; nothing is streamed, the stages are paid out of the fee.
+
+        Raise a `RefusedError`, or `StageFailure` when no route got to the end.
+        """
+        task = self._admission.admit_public(request, ids)
+        payer = PayerWatch(self._broker, task=task, worker=self._tools.owner, domain=self._tools.domain)
+        serving = Serving(
+            self._tools, planner=self._planner, announcer=self._announcer, task=task, payer=payer, publisher=None
+        )
+        async with self._room:
+            try:
+                return await serving.answer()
+            finally:
+                self._spawn(serving.settle(wait_s=0.0), "settle")
+
+    def _spawn(self, work: Coroutine[None, None, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _take(self, delivery: Delivery) -> None:
+        """Serve one delivery; whatever happens the payer hears of it, and the job leaves the queue once it did."""
+        gateway = delivery.call.quote.message.gateway
+        try:
+            if len(gateway) != 20:
+                await delivery.dead("its quote names no gateway")
+                return
+            publisher = Publisher(
+                self._broker,
+                gateway=Address(gateway),
+                request=Hash(delivery.request),
+                worker=self._tools.owner,
+            )
+            try:
+                async with delivery.working():
+                    await self._serve(delivery, publisher)
+            except asyncio.CancelledError:
+                await asyncio.shield(delivery.nak())
+                raise
+            await delivery.ack()
+        finally:
+            self._room.release()
+
+    async def _serve(self, delivery: Delivery, publisher: Publisher) -> None:
+        try:
+            task = await self._admission.admit(delivery.call, now=self._tools.clock())
+            first = await self._first_attempt(delivery) if delivery.deliveries > 1 else 1
+            payer = PayerWatch(self._broker, task=task, worker=self._tools.owner, domain=self._tools.domain)
+            payer.start()
+            serving = Serving(
+                self._tools,
+                planner=self._planner,
+                announcer=self._announcer,
+                task=task,
+                payer=payer,
+                publisher=publisher,
+                first_attempt=first,
+            )
+            try:
+                await serving.answer()
+            except BaseException:
+                self._spawn(serving.settle(wait_s=_ABORTED_SETTLE_S), "settle")
+                raise
+            self._spawn(serving.settle(wait_s=self._config.settle_s), "settle")
+            self.served += 1
+        except PlaitError as error:
+            await self._fail(delivery, publisher, error.fault())
+        except Exception:  # noqa: BLE001  the payer must hear of it, whatever it was
+            _log.exception("job failed request=%s", to_hex(delivery.request))
+            await self._fail(delivery, publisher, _INTERNAL)
+
+    async def _fail(self, delivery: Delivery, publisher: Publisher, fault: Fault) -> None:
+        self.failed += 1
+        _log.warning("job refused request=%s code=%s text=%s", to_hex(delivery.request), fault.code, fault.text)
+        await publisher.error(fault)
+
+    async def _first_attempt(self, delivery: Delivery) -> int:
+        """Return an attempt above all published ones; raise `RestartedError` when tokens were delivered already."""
+        gateway, highest = delivery.call.quote.message.gateway, 0
+        try:
+            async with asyncio.timeout(_LOOK_BACK_S):
+                async for result in self._broker.results(gateway, delivery.request):
+                    kind = result.event.WhichOneof("body")
+                    if kind == "job":
+                        highest = max(highest, result.event.job.message.attempt)
+                    elif kind == "chunk":
+                        raise RestartedError("a worker stopped in the middle of this answer; ask again")
+        except TimeoutError:
+            pass  # there is no end of the stream to see: all that was published came within this time
+        return highest + 1
