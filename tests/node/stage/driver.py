@@ -21,6 +21,7 @@ from plait.protocol.ids import HASH_ZERO, Address, Group, Hash
 from plait.protocol.messages import Job, Leaf, Pay, Quote, Request, Sampling, Terms, Worker
 from plait.protocol.money import input_price_rounded_up, stage_fee_of
 from plait.protocol.pb import stage_pb2 as pb
+from plait.protocol.pb.signed_pb2 import SignedPay
 from plait.protocol.typed import Key, Signed, digest, random_hash, struct_hash
 from plait.protocol.windows import Cut, first_lineage, id_bytes, lineage, row_hash, salted_root, window_root
 from plait_model import sample
@@ -176,19 +177,19 @@ class Task:
     def cut(self) -> Cut:
         return Cut(prompt_end=len(self.prompt) + self.job.message.start)
 
-    def open_frame(self, stage: int, *, lineage_keys: Sequence[bytes] = (), **changed: object) -> pb.Open:
+    def open_frame(self, index: int, /, *, lineage_keys: Sequence[bytes] = (), **changed: object) -> pb.Open:
         nodes = self.driver.net.nodes
         made = pb.Open(
             quote=signed_to_pb(self.quote),
             request=signed_to_pb(self.request),
             job=signed_to_pb(self.job),
             salt_rows=self.salt_rows,
-            stage=stage,
+            stage=index,
             lineage=lineage_keys,
             pay=signed_to_pb(self.pay),
         )
-        if stage + 1 < self.stages:
-            made.next.CopyFrom(nodes[stage + 1].record())
+        if index + 1 < self.stages:
+            made.next.CopyFrom(nodes[index + 1].record())
         for name, value in changed.items():
             made.ClearField(name)
             if value is not None and isinstance(value, int | bytes):
@@ -260,10 +261,12 @@ class Task:
         return frame
 
     async def generate(self, count: int, *, row: int = 0, chunk: int | None = None) -> list[int]:
-        """Feed the prompt from `row`, then each token, until `count` tokens came."""
+        """Feed the prompt from `row` if no token came yet, then each token, until `count` tokens are there."""
         size = chunk or len(self.prompt)
-        for at in range(row, len(self.prompt), size):
+        for at in range(row, 0 if self.ids else len(self.prompt), size):
             await self.feed(at, self.prompt[at : at + size])
+        if 0 < len(self.ids) < count:
+            await self.feed(len(self.prompt) + len(self.ids) - 1, self.ids[-1:])
         while len(self.ids) < count:
             known = len(self.ids)
             await self.hear()
@@ -284,6 +287,9 @@ class Task:
         owner = self.job.message.route[stage].node
         payment = self.driver.hop_book().channel(owner).pay(self.job.message.request, amount, len(self.ids))
         return pb.HopPayment(payment=payment_to_pb(payment), payer=signed_to_pb(payer or self.pay))
+
+    def hop_pay_of_payer(self) -> SignedPay:
+        return signed_to_pb(self.pay)
 
     async def pay_stages(self, steps: int) -> None:
         acked = len(self.acks) + self.stages
@@ -348,3 +354,12 @@ def _quote(driver: Driver) -> Quote:
         max_output=100,
         expires=int(time.time()) + 60,
     )
+
+
+async def first_fault(task: Task) -> FaultError:
+    """Return the first fault that any stage tells."""
+    try:
+        while True:
+            await task.hear()
+    except FaultError as fault:
+        return fault

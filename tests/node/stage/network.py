@@ -37,7 +37,7 @@ class Slot:
     exit_at: int = 0
 
 
-@dataclass(slots=True)
+@dataclass
 class MemoryChannels:
     """What the chain keeps of channels."""
 

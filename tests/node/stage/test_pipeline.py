@@ -1,13 +1,32 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from tests.node.stage.driver import driver
-from tests.node.stage.network import network
+from tests.node.stage.driver import FaultError, driver, first_fault
+from tests.node.stage.network import Network, network
+
+from plait.protocol.pb import stage_pb2 as pb
+
+log = logging.getLogger(__name__)
 
 PROMPT = [(7 * at + 3) % 60 for at in range(40)]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(3):
+        while not condition():  # noqa: ASYNC110 - neither engine nor sweeper tells when it is done
+            await asyncio.sleep(0.01)
+
+
+async def freed(net: Network, stages: Sequence[int] = (0, 1, 2)) -> None:
+    await until(lambda: all(net.nodes[stage].role.facts.free_steps == 2_048 for stage in stages))
+    assert all(net.nodes[stage].engine.open_jobs == 0 for stage in stages)
 
 
 @pytest.mark.parametrize(("chunk", "temperature"), [(None, 0), (16, 0), (7, 0), (None, 900_000)])
@@ -22,7 +41,224 @@ async def test_route_of_three_answers_as_the_whole_model_and_leaves_join(
         end = await task.end()
         task.check_leaves(end)
         assert ids == task.expected(24)
-        await asyncio.sleep(0.05)
-        assert [node.engine.open_jobs for node in net.nodes] == [0, 0, 0]
+        await freed(net)
         assert all(node.role.facts.step_micros > 0 for node in net.nodes)
         assert all(not node.blames for node in net.nodes)
+
+
+@pytest.mark.parametrize("stages", [1, 2])
+async def test_route_of_fewer_stages_answers_the_same(tmp_path: Path, stages: int) -> None:
+    async with network(tmp_path, stages=stages) as net, driver(net) as worker:
+        task = worker.task(PROMPT[:5], max_tokens=6)
+        await task.open()
+        await task.start()
+        assert await task.generate(6) == task.expected(6)
+        task.check_leaves(await task.end())
+
+
+async def test_route_large_prompt_is_split_into_frames_the_next_stage_takes(tmp_path: Path) -> None:
+    async with network(tmp_path, step_rows=9) as net, driver(net) as worker:
+        task = worker.task(PROMPT, max_tokens=3)
+        await task.open()
+        await task.start()
+        assert await task.generate(3) == task.expected(3)
+        task.check_leaves(await task.end())
+        counts = [count for _, _, count in net.nodes[1].engine.calls]
+        assert counts[:5] == [9, 9, 9, 9, 4]
+
+
+async def test_route_two_workers_at_once_get_their_own_answers(tmp_path: Path) -> None:
+    async with network(tmp_path) as net, driver(net) as one, driver(net) as two:
+        tasks = [one.task(PROMPT, max_tokens=20), two.task(PROMPT[::-1], max_tokens=20)]
+        for task in tasks:
+            await task.open()
+            await task.start()
+        answers = await asyncio.gather(*(task.generate(20) for task in tasks))
+        for task, ids in zip(tasks, answers, strict=True):
+            assert ids == task.expected(20)
+            task.check_leaves(await task.end())
+
+
+async def test_rows_that_come_before_the_start_wait_for_it(tmp_path: Path) -> None:
+    async with network(tmp_path) as net, driver(net) as worker:
+        task = worker.task(PROMPT, max_tokens=2)
+        await task.open()
+        await task.feed(0, PROMPT)
+        await task.start()
+        while not task.ids:
+            await task.hear()
+        assert task.ids == task.expected(1)
+
+
+async def test_end_in_the_middle_of_a_window_closes_it_everywhere(tmp_path: Path) -> None:
+    async with network(tmp_path) as net, driver(net) as worker:
+        task = worker.task(PROMPT[:20], max_tokens=9)
+        await task.open()
+        await task.start()
+        await task.generate(9)
+        end = await task.end()
+        assert [leaf.message.count for leaf in task.leaves[2]] == [16, 4, 8]
+        task.check_leaves(end)
+
+
+async def test_hop_adds_little_to_the_engines_time(tmp_path: Path) -> None:
+    async with network(tmp_path) as net, driver(net) as worker:
+        task = worker.task(PROMPT, max_tokens=90)
+        await task.open()
+        await task.start()
+        before = time.perf_counter()
+        await task.generate(90)
+        token_s = (time.perf_counter() - before) / 90
+        hops = [node.role.facts.hop_micros - node.role.facts.step_micros for node in net.nodes]
+        told = f"token {token_s * 1e3:.2f} ms over 3 stages and 4 links; beside the engine a hop costs {hops} us"
+        log.info(told)
+        assert token_s < 0.1, told
+
+
+async def test_stage_killed_in_the_middle_is_blamed_within_seconds(tmp_path: Path) -> None:
+    async with network(tmp_path) as net, driver(net) as worker:
+        task = worker.task(PROMPT, max_tokens=60)
+        await task.open()
+        await task.start()
+        await task.generate(3)
+        before = time.monotonic()
+        await net.nodes[1].kill()
+        await task.feed(len(PROMPT) + 2, task.ids[-1:])
+        faults: list[FaultError] = []
+        while len(faults) < 2:
+            try:
+                await task.hear()
+            except FaultError as fault:
+                faults.append(fault)
+            except ConnectionError:
+                continue
+        assert time.monotonic() - before < 4
+        assert {fault.code for fault in faults} == {"stage_failed"}
+        assert {fault.blamed for fault in faults} == {net.nodes[1].identity.owner}
+        assert {fault.said_by for fault in faults} == {net.nodes[0].identity.owner, net.nodes[2].identity.owner}
+        await freed(net, [0, 2])
+
+
+async def test_worker_that_vanishes_leaves_no_job_behind(tmp_path: Path) -> None:
+    async with network(tmp_path) as net:
+        async with driver(net) as worker:
+            task = worker.task(PROMPT, max_tokens=9)
+            await task.open()
+            await task.start()
+            await task.generate(2)
+        await freed(net)
+
+
+async def test_cancel_frees_the_job_on_every_stage(tmp_path: Path) -> None:
+    async with network(tmp_path) as net, driver(net) as worker:
+        task = worker.task(PROMPT, max_tokens=9)
+        await task.open()
+        await task.start()
+        await task.generate(2)
+        await task.to_all(pb.Frame(cancel=pb.CancelJob(job=task.hash)))
+        await freed(net)
+
+
+async def test_tampered_row_downstream_signs_nothing_and_blames(tmp_path: Path) -> None:
+    async with network(tmp_path) as net, driver(net) as worker:
+        task = worker.task(PROMPT, max_tokens=9)
+        await task.open()
+        (job,) = net.nodes[0].role._jobs.values()
+        honest = job.downstream.send
+
+        async def tamper(frame: pb.Frame, **kwargs: float) -> None:
+            if frame.WhichOneof("body") == "rows" and frame.rows.step == 0:
+                data = bytearray(frame.rows.data)
+                data[16 * 32] ^= 1  # the lowest bit of one number in row 16
+                frame.rows.data = bytes(data)
+            await honest(frame, **kwargs)
+
+        job.downstream.send = tamper
+        await task.start()
+        await task.feed(0, PROMPT)
+        fault = await first_fault(task)
+        assert fault.code == "disagreement"
+        assert fault.blamed == net.nodes[0].identity.owner
+        assert fault.said_by == net.nodes[1].identity.owner
+        assert [leaf.message.window for leaf in task.leaves.get(1, [])] in ([], [0])
+        assert [leaf.message.window for leaf in net.nodes[1].role._jobs[task.hash]._committer.signed] == [0]
+
+
+async def test_leaf_signed_by_a_stranger_is_not_built_upon(tmp_path: Path) -> None:
+    async with network(tmp_path) as net, driver(net) as worker:
+        task = worker.task(PROMPT[:20], max_tokens=9)
+        await task.open()
+        (job,) = net.nodes[0].role._jobs.values()
+        job._committer._sign_leaf = lambda leaf: worker.payer.signed(job._around.domain, leaf)
+        await task.start()
+        await task.feed(0, PROMPT[:20])
+        fault = await first_fault(task)
+        assert fault.said_by == net.nodes[1].identity.owner
+        assert fault.blamed == net.nodes[0].identity.owner
+        assert net.nodes[1].role._jobs[task.hash]._committer.signed == []
+
+
+async def test_idle_job_is_closed_and_says_so(tmp_path: Path) -> None:
+    async with network(tmp_path, idle_s=0.3) as net, driver(net) as worker:
+        task = worker.task(PROMPT, max_tokens=9)
+        await task.open()
+        fault = await first_fault(task)
+        assert fault.code == "idle"
+        await freed(net)
+
+
+async def test_job_past_its_deadline_is_closed(tmp_path: Path) -> None:
+    async with network(tmp_path) as net, driver(net) as worker:
+        task = worker.task(PROMPT, max_tokens=9)
+        await task.open()
+        net.nodes[1].role._clock = lambda: time.time() + 700
+        fault = await first_fault(task)
+        assert (fault.code, fault.said_by) == ("deadline", net.nodes[1].identity.owner)
+
+
+async def test_settled_job_is_forgotten(tmp_path: Path) -> None:
+    async with network(tmp_path, settle_s=0.2) as net, driver(net) as worker:
+        task = worker.task(PROMPT, max_tokens=2)
+        await task.open()
+        await task.start()
+        await task.generate(2)
+        await task.end()
+        await until(lambda: not any(node.role._jobs for node in net.nodes))
+
+
+async def test_decode_of_one_job_passes_a_queue_of_prompts(tmp_path: Path) -> None:
+    async with network(tmp_path, stages=1) as net, driver(net) as worker, driver(net) as other:
+        engine = net.nodes[0].engine
+        task = worker.task(PROMPT, max_tokens=5)
+        await task.open()
+        await task.start()
+        await task.generate(1)
+        prompt = other.task(PROMPT[::-1], max_tokens=5)
+        await prompt.open()
+        await prompt.start()
+        engine.gate = threading.Event()
+        for at in range(0, 40, 10):
+            await prompt.feed(at, prompt.prompt[at : at + 10])
+        await asyncio.sleep(0.2)  # the first chunk is in the engine's hands, the others wait
+        await task.feed(len(PROMPT), task.ids)
+        await asyncio.sleep(0.2)
+        engine.gate.set()
+        await task.generate(2)
+        order = [job for job, _, _ in engine.calls[1:]]
+        assert order.index(task.hash) <= 2
+
+
+async def test_engine_that_fails_on_good_rows_blames_itself(tmp_path: Path) -> None:
+    async with network(tmp_path) as net, driver(net) as worker:
+        task = worker.task(PROMPT, max_tokens=9)
+        await task.open()
+
+        def broken(*_: object, **__: object) -> None:
+            raise RuntimeError("memory")
+
+        net.nodes[1].engine.step = broken
+        await task.start()
+        await task.feed(0, PROMPT)
+        fault = await first_fault(task)
+        assert (fault.code, fault.blamed) == ("stage_failed", net.nodes[1].identity.owner)
+        assert "memory" not in str(fault)
