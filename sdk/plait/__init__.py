@@ -2,6 +2,18 @@
 
 from __future__ import annotations
 
-from plait import _recursion as _recursion  # before anything that imports web3
+from typing import TYPE_CHECKING
 
-__all__: list[str] = []
+if TYPE_CHECKING:
+    from plait.client import AsyncPlait, Plait
+
+__all__ = ["AsyncPlait", "Plait"]
+
+
+def __getattr__(name: str) -> object:
+    """Load the client when it is asked for: who imports `plait.protocol` alone pays for nothing more."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from plait import client  # noqa: PLC0415 see above
+
+    return getattr(client, name)

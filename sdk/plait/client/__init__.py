@@ -1,5 +1,32 @@
-"""Ask, stream, verify and pay: the clients that a dApp holds."""
+"""The client a dApp imports: ask, stream, check, pay, and look up what became of it."""
 
 from __future__ import annotations
 
-__all__: list[str] = []
+from plait.client.answers import (
+    ChatCompletion,
+    ChatCompletionChunk,
+    JobInfo,
+    JobStatus,
+    Model,
+    Node,
+    OnChainAnswer,
+    Usage,
+)
+from plait.client.core import AsyncPlait
+from plait.client.stream import AsyncStream
+from plait.client.sync import Plait, Stream
+
+__all__ = [
+    "AsyncPlait",
+    "AsyncStream",
+    "ChatCompletion",
+    "ChatCompletionChunk",
+    "JobInfo",
+    "JobStatus",
+    "Model",
+    "Node",
+    "OnChainAnswer",
+    "Plait",
+    "Stream",
+    "Usage",
+]

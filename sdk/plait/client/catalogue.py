@@ -1,0 +1,150 @@
+"""Which gateways there are, which models they serve, and the files of those models, checked by hash."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from plait.chain.reader import NodeInfo
+from plait.client.answers import Model
+from plait.client.edge import ChainEdge
+from plait.client.errors import AmbiguousModelError, GatewayAnswerError, NoGatewayError
+from plait.client.gateway import GatewayClient
+from plait.protocol.endpoints import endpoints
+from plait.protocol.errors import MalformedMessageError, PlaitError, UnknownModelError
+from plait.protocol.ids import Address, Hash, hash32, keccak, to_hex
+from plait.protocol.manifest import Manifest
+from plait.protocol.tokens import ChatTokenizer
+
+MOST_GATEWAYS = 8  # asked what they serve
+MOST_QUOTES = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """A model with its manifest and tokenizer, and the gateways that say they serve it."""
+
+    manifest: Manifest
+    tokenizer: ChatTokenizer
+    gateways: tuple[GatewayClient, ...]
+
+
+class Catalogue:
+    """Looks gateways up on chain and models up at gateways; files are kept by their hash."""
+
+    def __init__(self, edge: ChainEdge, http: httpx.AsyncClient, folder: Path, only: Address | None) -> None:
+        self._edge, self._http, self._folder, self._only = edge, http, folder, only
+        self._known: dict[Hash, tuple[Manifest, ChatTokenizer]] = {}
+
+    async def gateways(self) -> list[GatewayClient]:
+        """Return staked gateways with an HTTP endpoint, in random order; raise `NoGatewayError`."""
+        nodes = [node for node in await self._edge.gateways() if self._only in (None, node.owner)]
+        found = [GatewayClient(node.owner, url, self._http) for node in nodes if (url := _http(node))]
+        if not found:
+            named = f" {to_hex(self._only)}" if self._only else ""
+            raise NoGatewayError(f"no staked gateway{named} with an HTTP endpoint is registered on this chain")
+        random.shuffle(found)
+        return found[:MOST_GATEWAYS]
+
+    async def models(self) -> list[Model]:
+        """Return the models that gateways offer now; names are those of the manifests' own bytes."""
+        served = await self._offers()
+        found: list[Model] = []
+        for model, gateways in served.items():
+            manifest = await self._manifest(model, gateways)
+            owners = tuple(to_hex(each.owner) for each in gateways)
+            found.append(Model(id=to_hex(model), name=manifest.name, gateways=owners))
+        return sorted(found, key=lambda each: (each.name, each.id))
+
+    async def find(self, name: str) -> Served:
+        """Return a model by name or 0x id; raise `UnknownModelError` with what is served, `AmbiguousModelError`."""
+        served = await self._offers()
+        if name.startswith("0x") and len(name) == 66:
+            matching = [hash32(name)] if hash32(name) in served else []
+        else:
+            matching = [
+                model
+                for model, gateways in served.items()
+                if (await self._manifest(model, gateways)).name.casefold() == name.casefold()
+            ]
+        if not matching:
+            raise UnknownModelError(f"no gateway serves {name!r}; served now: {await self._listing(served)}")
+        if len(matching) > 1:
+            raise AmbiguousModelError(name, [to_hex(each) for each in matching])
+        manifest, tokenizer = await self._files(matching[0], served[matching[0]])
+        return Served(manifest=manifest, tokenizer=tokenizer, gateways=tuple(served[matching[0]]))
+
+    async def _offers(self) -> dict[Hash, list[GatewayClient]]:
+        gateways = await self.gateways()
+        answers = await asyncio.gather(*(each.models() for each in gateways), return_exceptions=True)
+        found: dict[Hash, list[GatewayClient]] = {}
+        reasons: list[str] = []
+        for gateway, answer in zip(gateways, answers, strict=True):
+            if isinstance(answer, PlaitError):
+                reasons.append(answer.text)
+            elif isinstance(answer, BaseException):
+                raise answer
+            else:
+                for model in answer:
+                    found.setdefault(model, []).append(gateway)
+        if len(reasons) == len(gateways):
+            raise NoGatewayError("no staked gateway says what it serves", reasons)
+        return found
+
+    async def _listing(self, served: dict[Hash, list[GatewayClient]]) -> str:
+        names = [f"{(await self._manifest(each, gateways)).name} ({to_hex(each)})" for each, gateways in served.items()]
+        return ", ".join(sorted(names)) or "nothing"
+
+    async def _manifest(self, model: Hash, gateways: Iterable[GatewayClient]) -> Manifest:
+        if model in self._known:
+            return self._known[model][0]
+        return Manifest.from_json(await self._file(model, gateways, manifest=True))
+
+    async def _files(self, model: Hash, gateways: list[GatewayClient]) -> tuple[Manifest, ChatTokenizer]:
+        if model not in self._known:
+            manifest = await self._manifest(model, gateways)
+            published = await self._edge.model(model)
+            if published is None or published.blocks != manifest.blocks:
+                raise UnknownModelError(f"model {to_hex(model)} is not published on this chain as its manifest says")
+            template = await self._file(manifest.chat_template, gateways)
+            words = await self._file(manifest.tokenizer, gateways)
+            tokenizer = ChatTokenizer.of(manifest, tokenizer_json=words, chat_template=template)
+            self._known[model] = manifest, tokenizer
+        return self._known[model]
+
+    async def _file(self, name: Hash, gateways: Iterable[GatewayClient], *, manifest: bool = False) -> bytes:
+        kept = self._folder / to_hex(name)
+        if kept.exists() and keccak(data := kept.read_bytes()) == name:
+            return data
+        reasons: list[str] = []
+        for gateway in gateways:
+            try:
+                data = await (gateway.manifest(name) if manifest else gateway.file(name))
+                if keccak(data) != name:
+                    raise GatewayAnswerError(gateway.url, f"its file {to_hex(name)} has another hash")
+            except PlaitError as error:
+                reasons.append(error.text)
+            else:
+                _keep(kept, data)
+                return data
+        raise NoGatewayError(f"no gateway gives the file {to_hex(name)}", reasons)
+
+
+def _keep(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f"{path.name}.{os.getpid()}")
+    draft.write_bytes(data)
+    draft.replace(path)
+
+
+def _http(node: NodeInfo) -> str | None:
+    try:
+        return endpoints(node.endpoint).http
+    except MalformedMessageError:
+        return None

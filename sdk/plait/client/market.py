@@ -1,0 +1,105 @@
+"""Quotes: asked of up to three gateways, checked, and the cheapest taken."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from plait.client.catalogue import MOST_QUOTES, Served
+from plait.client.edge import ChainEdge
+from plait.client.errors import NoGatewayError
+from plait.client.gateway import GatewayClient
+from plait.protocol.checks import check_quote, dearest_price
+from plait.protocol.errors import PlaitError, PriceTooLowError, PromptTooLongError, RefusedError
+from plait.protocol.ids import Hash
+from plait.protocol.messages import Prekey, Quote
+from plait.protocol.typed import Signed
+
+DEFAULT_MAX_TOKENS = 512
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What a quote must cover; `max_price` in base units."""
+
+    input_tokens: int
+    max_tokens: int | None
+    max_price: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """A checked quote, and what the request costs at most under it; `price` in base units."""
+
+    gateway: GatewayClient
+    quote: Signed[Quote]
+    prekeys: tuple[Signed[Prekey], ...]
+    profiles: tuple[Hash, ...]
+    max_tokens: int
+    price: int
+
+
+async def best_offer(edge: ChainEdge, served: Served, wanted: Wanted, clock: Callable[[], float]) -> Offer:
+    """Return the cheapest offer that fits; raise what all gateways said, or `NoGatewayError`."""
+    asked = served.gateways[:MOST_QUOTES]
+    answers = await asyncio.gather(
+        *(_offer(edge, gateway, served, wanted, clock) for gateway in asked), return_exceptions=True
+    )
+    offers = [each for each in answers if isinstance(each, Offer)]
+    if offers:
+        return min(offers, key=lambda offer: offer.price)
+    errors: list[PlaitError] = []
+    for each in answers:
+        if isinstance(each, PlaitError):
+            errors.append(each)
+        elif isinstance(each, BaseException):
+            raise each
+    raise _joined(errors)
+
+
+def _joined(errors: Sequence[PlaitError]) -> PlaitError:
+    if isinstance(errors[0], RefusedError) and all(type(each) is type(errors[0]) for each in errors):
+        return errors[0]
+    return NoGatewayError("no gateway gives a usable quote", [each.text for each in errors])
+
+
+async def _offer(
+    edge: ChainEdge, gateway: GatewayClient, served: Served, wanted: Wanted, clock: Callable[[], float]
+) -> Offer:
+    model = served.manifest.model_id
+    quote, prekeys = await gateway.quote(model)
+    await check_quote(edge.domain, edge.directory, quote, prekeys, gateway=gateway.owner, model=model, now=clock())
+    terms = quote.message
+    profiles = tuple(each.profile for each in terms.terms if served.manifest.profile(each.profile))
+    if not profiles:
+        raise NoGatewayError(f"gateway {gateway.url} offers no profile of the model's manifest")
+    max_tokens = _room(terms, wanted, served.manifest.context)
+    price = dearest_price(terms, profiles, input_tokens=wanted.input_tokens, output_tokens=max_tokens)
+    if wanted.max_price is not None and price > wanted.max_price:
+        raise PriceTooLowError(
+            f"this request can cost {price} base units at {gateway.url}, max_price is {wanted.max_price}; "
+            "raise max_price or lower max_tokens"
+        )
+    return Offer(
+        gateway=gateway,
+        quote=quote,
+        prekeys=tuple(prekeys),
+        profiles=profiles,
+        max_tokens=max_tokens,
+        price=price,
+    )
+
+
+def _room(quote: Quote, wanted: Wanted, context: int) -> int:
+    most_input = min(quote.max_input, context - 1)
+    if wanted.input_tokens > most_input:
+        raise PromptTooLongError(
+            f"the prompt has {wanted.input_tokens} tokens, the route has room for {most_input}; shorten it"
+        )
+    most = min(quote.max_output, context - wanted.input_tokens)
+    if wanted.max_tokens is None:
+        return min(DEFAULT_MAX_TOKENS, most)
+    if wanted.max_tokens > most:
+        raise PromptTooLongError(f"max_tokens is {wanted.max_tokens}, after this prompt at most {most} fit; lower it")
+    return wanted.max_tokens
