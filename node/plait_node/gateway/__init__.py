@@ -1,5 +1,9 @@
-"""Play the role of a gateway: take requests, check payment, deliver in order."""
+"""Take jobs from payers, relay checked answers, accept vouchers: the gateway role over HTTP."""
 
 from __future__ import annotations
 
-__all__: list[str] = []
+from plait_node.gateway.errors import GatewayError, WithheldError
+from plait_node.gateway.http import make_app, serve
+from plait_node.gateway.service import Gateway
+
+__all__ = ["Gateway", "GatewayError", "WithheldError", "make_app", "serve"]

@@ -1,0 +1,78 @@
+"""What the gateway asks of other parts, as narrow as it needs it: the chain, the DHT."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from plait.protocol.checks import NodeDirectory
+from plait.protocol.ids import Address, Hash
+from plait.protocol.messages import Job, Receipt
+from plait.protocol.typed import Domain, Signed
+
+
+class Slot(Protocol):
+    """A channel as the chain has it; amounts in base units, `exit_at` in Unix seconds, 0 while no exit runs."""
+
+    @property
+    def deposit(self) -> int:
+        """What the payer put in, ever."""
+        ...
+
+    @property
+    def claimed(self) -> int:
+        """What was taken out by vouchers, ever."""
+        ...
+
+    @property
+    def exit_at(self) -> int:
+        """When the payer may take the rest, 0 while it stays."""
+        ...
+
+
+class Head(Protocol):
+    """A block, as far as its time is needed."""
+
+    @property
+    def timestamp(self) -> int:
+        """Unix seconds."""
+        ...
+
+
+class Chain(Protocol):
+    """The reading half of the chain that a payee needs."""
+
+    async def channel(self, payer: Address, payee: Address, signer: Address) -> Slot:
+        """Return a channel's slot."""
+        ...
+
+    async def block(self) -> Head:
+        """Return the newest block."""
+        ...
+
+
+class Found(Protocol):
+    """A job or receipt in the DHT, under its worker's key."""
+
+    @property
+    def job(self) -> Signed[Job] | None:
+        """The job, where it was stored whole."""
+        ...
+
+    def covers(self, domain: Domain, signed: Signed[Job] | Signed[Receipt], /) -> bool:
+        """Return whether this is the very message that was stored."""
+        ...
+
+
+class Deposits(Protocol):
+    """Where workers put their jobs and receipts, each checked to be theirs."""
+
+    async def job(self, request: Hash, worker: Address, /) -> Found | None:
+        """Return the worker's newest job for a request."""
+        ...
+
+    async def receipt(self, request: Hash, worker: Address, /) -> Found | None:
+        """Return the worker's receipt for a request."""
+        ...
+
+
+__all__ = ["Chain", "Deposits", "Found", "Head", "NodeDirectory", "Slot"]

@@ -1,0 +1,248 @@
+"""The gateway over HTTP (docs/protocol.md section 8): protobuf bodies, faults with a status, answers as SSE."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import logging
+import socket
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator
+
+import uvicorn
+from google.protobuf.message import Message
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from plait.protocol import codec
+from plait.protocol.errors import (
+    BadRequestError,
+    BadSignatureError,
+    InternalError,
+    MalformedMessageError,
+    PlaitError,
+    TooLargeError,
+)
+from plait.protocol.ids import hash32
+from plait_node.gateway.answer import Event
+from plait_node.gateway.errors import GatewayError, status_of
+from plait_node.gateway.limits import BODY_BYTES, AddressLimiter
+from plait_node.gateway.service import Gateway
+
+_LOG = logging.getLogger(__name__)
+_PROTOBUF = "application/x-protobuf"
+_MOST_INDEX = 1 << 32
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def make_app(gateway: Gateway, *, limiter: AddressLimiter | None = None) -> Starlette:
+    """Return the ASGI application of a gateway that runs."""
+    face = _Face(gateway, limiter or AddressLimiter(gateway.clock))
+    post, get = ["POST"], ["GET"]
+    routes = [
+        Route("/v1/quotes", face.unsigned(face.quotes), methods=post),
+        Route("/v1/jobs", face.signed(face.jobs), methods=post),
+        Route("/v1/jobs/{request}/events", face.signed(face.events), methods=post),
+        Route("/v1/jobs/{request}/cancel", face.signed(face.cancel), methods=post),
+        Route("/v1/vouchers", face.signed(face.vouchers), methods=post),
+        Route("/v1/channels/state", face.unsigned(face.channel_state), methods=post),
+        Route("/v1/models", face.unsigned(face.models), methods=get),
+        Route("/v1/manifests/{id}", face.unsigned(face.manifest), methods=get),
+        Route("/v1/files/{id}", face.unsigned(face.file), methods=get),
+        Route("/v1/receipts/{channel}/{index}", face.unsigned(face.receipts), methods=get),
+        Route("/health", face.health, methods=get),
+        Route("/metrics", face.metrics, methods=get),
+    ]
+    return Starlette(routes=routes, exception_handlers={HTTPException: face.not_found})
+
+
+async def serve(gateway: Gateway, *, host: str, port: int, ready: Callable[[int], None] = lambda _: None) -> None:
+    """Serve until cancelled; call `ready` with the port once it listens; raise `GatewayError` if it is taken."""
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    with contextlib.closing(listener):
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, port))
+        except OSError as error:
+            raise GatewayError(f"cannot listen on {host}:{port} ({error.strerror}); free it or name another") from error
+        listener.listen(128)
+        ready(int(listener.getsockname()[1]))
+        config = uvicorn.Config(
+            make_app(gateway),
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            timeout_graceful_shutdown=2,
+            timeout_keep_alive=30,
+            limit_concurrency=2_000,
+        )
+        await _Server(config).serve(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """Leaves the process's signals to whoever runs the roles."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """Capture none."""
+        yield
+
+
+class _Face:
+    """One method per route; `signed` and `unsigned` wrap them with limits and errors."""
+
+    def __init__(self, gateway: Gateway, limiter: AddressLimiter) -> None:
+        self._gateway = gateway
+        self._limiter = limiter
+
+    def unsigned(self, endpoint: Endpoint) -> Endpoint:
+        """Limit calls by address."""
+
+        async def call(request: Request) -> Response:
+            self._limiter.check(_address(request))
+            self._limiter.charge(_address(request))
+            return await endpoint(request)
+
+        return self._answered(call)
+
+    def signed(self, endpoint: Endpoint) -> Endpoint:
+        """Limit only what proves to be badly signed or unreadable."""
+
+        async def call(request: Request) -> Response:
+            self._limiter.check(_address(request))
+            try:
+                return await endpoint(request)
+            except (BadSignatureError, MalformedMessageError, TooLargeError):
+                self._limiter.charge(_address(request))
+                raise
+
+        return self._answered(call)
+
+    async def quotes(self, request: Request) -> Response:
+        """POST /v1/quotes."""
+        return _proto(await self._gateway.quote(await _body(request)))
+
+    async def jobs(self, request: Request) -> Response:
+        """POST /v1/jobs."""
+        return _proto(await self._gateway.take_job(await _body(request)))
+
+    async def vouchers(self, request: Request) -> Response:
+        """POST /v1/vouchers."""
+        return _proto(await self._gateway.take_voucher(await _body(request)))
+
+    async def channel_state(self, request: Request) -> Response:
+        """POST /v1/channels/state."""
+        return _proto(self._gateway.channel_state(await _body(request)))
+
+    async def cancel(self, request: Request) -> Response:
+        """POST /v1/jobs/{request}/cancel."""
+        await self._gateway.cancel(hash32(request.path_params["request"]), await _body(request))
+        return Response(status_code=202)
+
+    async def events(self, request: Request) -> Response:
+        """POST /v1/jobs/{request}/events."""
+        name = hash32(request.path_params["request"])
+        events = await self._gateway.events(name, await _body(request))
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        return StreamingResponse(_sse(events), media_type="text/event-stream", headers=headers)
+
+    async def models(self, _: Request) -> Response:
+        """GET /v1/models."""
+        return _proto(await self._gateway.offers.listing())
+
+    async def manifest(self, request: Request) -> Response:
+        """GET /v1/manifests/{id}."""
+        data = self._gateway.manifest(hash32(request.path_params["id"]))
+        return Response(data, media_type="application/json", headers=_FOREVER)
+
+    async def file(self, request: Request) -> Response:
+        """GET /v1/files/{keccak256}."""
+        data = self._gateway.shelf.file(hash32(request.path_params["id"]))
+        return Response(data, media_type="application/octet-stream", headers=_FOREVER)
+
+    async def receipts(self, request: Request) -> Response:
+        """GET /v1/receipts/{channel}/{index}."""
+        text = request.path_params["index"]
+        if not (text.isascii() and text.isdigit()) or len(text) > 10 or int(text) >= _MOST_INDEX:
+            raise BadRequestError("the index is a whole number, counted from 0")
+        return _proto(self._gateway.receipts(hash32(request.path_params["channel"]), int(text)))
+
+    async def health(self, _: Request) -> Response:
+        """GET /health."""
+        healthy = await self._gateway.healthy()
+        body = {"status": "ok" if healthy else "broker away", "time": int(self._gateway.clock())}
+        return JSONResponse(body, status_code=200 if healthy else 503)
+
+    async def metrics(self, _: Request) -> Response:
+        """GET /metrics."""
+        return Response(self._gateway.metrics.page(), media_type="text/plain; version=0.0.4")
+
+    async def not_found(self, _: Request, error: Exception) -> Response:
+        """Answer a path or method that is not ours with a fault, too."""
+        status = error.status_code if isinstance(error, HTTPException) else 404
+        return _fault(BadRequestError("no such call here; docs/protocol.md section 8 lists them"), status)
+
+    def _answered(self, endpoint: Endpoint) -> Endpoint:
+        """Turn every error into a fault with a status."""
+
+        async def call(request: Request) -> Response:
+            try:
+                return await endpoint(request)
+            except ClientDisconnect:
+                return Response(status_code=400)
+            except PlaitError as error:
+                self._gateway.metrics.refused.labels(code=error.code).inc()
+                return _fault(error, status_of(error))
+            except Exception:  # noqa: BLE001 - one bad call must not end the others
+                _LOG.exception("call failed path=%s", request.url.path)
+                return _fault(InternalError("the gateway failed; its operator finds why in its log"), 500)
+
+        return call
+
+
+_FOREVER = {"Cache-Control": "public, max-age=31536000, immutable"}
+
+
+async def _body(request: Request) -> bytes:
+    """Read a body of bounded size."""
+    text = request.headers.get("content-length", "0")
+    size = int(text) if text.isascii() and text.isdigit() and len(text) < 12 else BODY_BYTES + 1
+    parts: list[bytes] = []
+    if size <= BODY_BYTES:
+        size = 0
+        async for part in request.stream():
+            size += len(part)
+            if size > BODY_BYTES:
+                break
+            parts.append(part)
+    if size > BODY_BYTES:
+        raise TooLargeError(f"a body has at most {BODY_BYTES} bytes; shorten the prompt")
+    return b"".join(parts)
+
+
+async def _sse(events: AsyncGenerator[Event | None]) -> AsyncIterator[bytes]:
+    async with contextlib.aclosing(events):
+        yield b": plait\n\n"
+        async for event in events:
+            if event is None:
+                yield b": alive\n\n"
+            else:
+                data = base64.b64encode(event.data)
+                yield b"id: %d\nevent: %s\ndata: %s\n\n" % (event.sequence, event.kind.encode(), data)
+
+
+def _proto(message: Message) -> Response:
+    return Response(message.SerializeToString(), media_type=_PROTOBUF)
+
+
+def _fault(error: PlaitError, status: int) -> Response:
+    headers = {"Retry-After": "1"} if error.retry else None
+    body = codec.fault_to_pb(error.fault()).SerializeToString()
+    return Response(body, status_code=status, media_type=_PROTOBUF, headers=headers)
+
+
+def _address(request: Request) -> str:
+    return request.client.host if request.client else "unknown"

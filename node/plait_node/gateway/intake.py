@@ -1,0 +1,235 @@
+"""Take a job: every check in the order of PROTOCOL section 8, the money journaled, then the broker, then the Ack."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from plait.ledger import Accepted, ExitingError, PayeeBook
+from plait.protocol import codec
+from plait.protocol.checks import NodeDirectory, check_request, dearest_price, key_valid
+from plait.protocol.codec import Payment
+from plait.protocol.errors import (
+    BadRequestError,
+    BadSignatureError,
+    ChannelUnknownError,
+    DepositTooSmallError,
+    MalformedMessageError,
+)
+from plait.protocol.ids import Address, Hash, channel_id, keccak, to_hex
+from plait.protocol.messages import MAX_WORKERS, Ack, Quote, Request
+from plait.protocol.pb import gateway_pb2, signed_pb2
+from plait.protocol.typed import Domain, Key, Signed, struct_hash
+from plait_node.broker import Broker, BrokerError
+from plait_node.gateway.channels import ChannelView
+from plait_node.gateway.errors import BrokerAwayError, ConflictingJobError
+from plait_node.gateway.metrics import GatewayMetrics
+from plait_node.gateway.offers import OfferBook
+from plait_node.gateway.store import JobStore, StoredJob
+
+_LOG = logging.getLogger(__name__)
+_MOST_CAPSULE = 4_096
+_URGENT_S, _SOON_S = 60, 600
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """A JobCall, read and range-checked."""
+
+    quote: Signed[Quote]
+    request: Signed[Request]
+    payment: Payment
+    name: Hash
+    content: Hash
+    raw: gateway_pb2.JobCall
+
+
+class Till:
+    """Accepts payments: on disk before the Ack, told to settlement when jobs end."""
+
+    def __init__(
+        self,
+        *,
+        book: PayeeBook,
+        store: JobStore,
+        channels: ChannelView,
+        domain: Domain,
+        key: Key,
+        notify: Callable[[], None],
+        metrics: GatewayMetrics,
+        clock: Callable[[], float],
+    ) -> None:
+        self._book, self._store, self._channels = book, store, channels
+        self._domain, self._key, self._notify = domain, key, notify
+        self._metrics, self._clock = metrics, clock
+        self.on_ended: Callable[[Hash], None] = lambda _: None
+
+    async def accept(self, payment: Payment, *, payer: Address, signer: Address) -> Accepted:
+        """Journal a payment of a channel; raise a `PaymentError`, having changed nothing."""
+        slot = await self._channels.slot(payer, signer, needed=payment.voucher.message.cumulative)
+        accepted = self._book.accept(
+            payment, deposit=slot.deposit, claimed=slot.claimed, exit_at=slot.exit_at, now=self._clock()
+        )
+        if not accepted.repeated:
+            self._metrics.vouchers.inc()
+            self._metrics.paid.inc(accepted.new_amount)
+        self._settle(payment, accepted)
+        return accepted
+
+    def ack(self, accepted: Accepted) -> signed_pb2.Acknowledgement:
+        """Return the Ack of a journaled payment: the same one however often it is asked for."""
+        return self.sign_ack(voucher=accepted.voucher, at=accepted.at, credit=accepted.credit)
+
+    def sign_ack(self, *, voucher: Hash, at: int, credit: int) -> signed_pb2.Acknowledgement:
+        """Return a signed Ack; `at` in Unix seconds, `credit` in base units."""
+        signed = self._key.signed(self._domain, Ack(voucher=voucher, at=at))
+        return signed_pb2.Acknowledgement(ack=codec.signed_to_pb(signed), credit=codec.amount_bytes(credit))
+
+    def _settle(self, payment: Payment, accepted: Accepted) -> None:
+        ended = [leaf.hash if leaf.kind else self._store.request_of(leaf.hash) for leaf in payment.ended]
+        for name in (each for each in ended if each is not None):
+            if not self._store.ended(name):
+                self._store.set_ended(name)
+                self.on_ended(name)
+                _LOG.info("job ended and paid request=0x%s cumulative=%d", name.hex(), accepted.cumulative)
+        if ended and not accepted.repeated:
+            self._notify()
+
+
+class Intake:
+    """Takes jobs, each request once."""
+
+    def __init__(
+        self,
+        *,
+        me: Address,
+        domain: Domain,
+        directory: NodeDirectory,
+        broker: Broker,
+        store: JobStore,
+        till: Till,
+        channels: ChannelView,
+        offers: OfferBook,
+        book: PayeeBook,
+        clock: Callable[[], float],
+    ) -> None:
+        self._me, self._domain, self._directory = me, domain, directory
+        self._broker, self._store, self._till = broker, store, till
+        self._channels, self._offers, self._book, self._clock = channels, offers, book, clock
+        self._locks: dict[Hash, asyncio.Lock] = {}
+
+    async def take(self, body: bytes) -> tuple[StoredJob, signed_pb2.Acknowledgement]:
+        """Take a job and return it with the Ack of its payment; the very same call again returns the same."""
+        call = self._read(body)
+        lock = self._locks.setdefault(call.name, asyncio.Lock())
+        try:
+            async with lock:
+                return await self._take(call)
+        finally:
+            if not lock.locked():
+                self._locks.pop(call.name, None)
+
+    async def publish(self, job: StoredJob) -> None:
+        """Give a job to its group unless the broker has it; raise `BrokerAwayError`."""
+        if self._store.published(job.name):
+            return
+        priority = _priority(job.deadline - self._clock())
+        try:
+            await self._broker.publish_job(job.quote.group, priority, job.call, request=job.name)
+        except BrokerError as error:
+            text = f"your payment is journaled, but the job could not be queued ({error}); send the same call again"
+            raise BrokerAwayError(text, moved=True) from error
+        self._store.set_published(job.name)
+
+    async def _take(self, call: Call) -> tuple[StoredJob, signed_pb2.Acknowledgement]:
+        known = self._store.job(call.name)
+        if known is not None and known.content != call.content:
+            raise ConflictingJobError(
+                f"request {to_hex(call.name)} is known with another prompt or other capsules; use a fresh nonce"
+            )
+        now = self._clock()
+        quote, request = call.quote.message, call.request.message
+        check_request(quote, request, now=now)
+        signer = await self._check_signatures(call)
+        job = known or StoredJob(
+            name=call.name,
+            channel=channel_id(request.payer, self._me, signer),
+            payer=request.payer,
+            signer=signer,
+            content=call.content,
+            call=call.raw,
+            deadline=request.deadline,
+        )
+        if known is None:
+            await self._channels.check_clock()
+            await self._check_money(call, job)
+            await self._offers.ensure_capacity(quote)
+        accepted = await self._till.accept(call.payment, payer=job.payer, signer=signer)
+        self._store.add(job)
+        await self.publish(job)
+        _LOG.info("job taken request=0x%s channel=0x%s", job.name.hex(), job.channel.hex())
+        return job, self._till.ack(accepted)
+
+    def _read(self, body: bytes) -> Call:
+        raw = codec.parse(gateway_pb2.JobCall, body)
+        quote = codec.signed_from_pb(raw.quote, Quote)
+        request = codec.signed_from_pb(raw.request, Request)
+        payment = codec.payment_from_pb(raw.payment)
+        quoted = [worker.node for worker in quote.message.workers]
+        sealed_for = [capsule.node for capsule in raw.capsules]
+        if len(sealed_for) > MAX_WORKERS or sorted(sealed_for) != sorted(quoted):
+            raise MalformedMessageError("a job brings exactly one capsule for each quoted worker")
+        if any(not 1 <= len(capsule.sealed) <= _MOST_CAPSULE for capsule in raw.capsules) or not raw.prompt:
+            raise MalformedMessageError("a capsule or the sealed prompt is empty or too large")
+        capsules = b"".join(capsule.node + keccak(capsule.sealed) for capsule in raw.capsules)
+        content = keccak(struct_hash(quote.message), request.signature, capsules, keccak(raw.prompt))
+        name = request.digest(self._domain)
+        return Call(quote=quote, request=request, payment=payment, name=name, content=content, raw=raw)
+
+    async def _check_signatures(self, call: Call) -> Address:
+        request, payment = call.request.message, call.payment
+        if call.quote.message.gateway != self._me:
+            raise BadRequestError(f"this is gateway {to_hex(self._me)}; the quote is another one's")
+        info = await self._directory.service_key(call.quote.signer(self._domain))
+        if info is None or info.owner != self._me or not key_valid(info, self._clock()):
+            raise BadSignatureError("the quote is not signed by this gateway; ask for a new one")
+        signer = call.request.signer(self._domain)
+        if payment.voucher.message.payer != request.payer or payment.voucher.signer(self._domain) != signer:
+            raise BadSignatureError("request and voucher name different payers or signers; sign both with one key")
+        if payment.pay.message.request != call.name:
+            raise BadRequestError("the Pay is for another request")
+        return signer
+
+    async def _check_money(self, call: Call, job: StoredJob) -> None:
+        """Refuse what could not be paid to its end before any money is taken."""
+        quote, request, pay = call.quote.message, call.request.message, call.payment.pay.message
+        needed = dearest_price(quote, request.profiles, input_tokens=request.input_tokens, output_tokens=0)
+        if pay.amount < needed:
+            raise BadRequestError(f"the first payment covers the prompt: {needed} base units, not {pay.amount}")
+        most = dearest_price(
+            quote, request.profiles, input_tokens=request.input_tokens, output_tokens=request.max_tokens
+        )
+        state = self._book.state(job.payer, job.signer)
+        before = state.voucher.message.cumulative if state else 0
+        total = max(before, call.payment.voucher.message.cumulative) + max(0, most - pay.amount)
+        slot = await self._channels.slot(job.payer, job.signer, needed=total)
+        if slot.deposit == 0:
+            raise ChannelUnknownError(
+                f"there is no channel of {to_hex(job.payer)} with this signer on chain; open it first"
+            )
+        if slot.exit_at:
+            raise ExitingError(slot.exit_at)
+        if total > slot.deposit:
+            raise DepositTooSmallError(
+                f"this job can bring the channel to {total} base units, its deposit is {slot.deposit}; "
+                "top it up or lower max_tokens"
+            )
+
+
+def _priority(left_s: float) -> int:
+    """Return how urgent a job is by the time its payer leaves it: 0 is served first."""
+    if left_s <= _URGENT_S:
+        return 0
+    return 1 if left_s <= _SOON_S else 2

@@ -1,0 +1,217 @@
+"""Follow one request's results in the broker, judge them, and hand them to whoever listens for the payer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
+
+from plait.ledger import PayeeBook
+from plait.protocol.errors import (
+    BusyError,
+    DeadlineError,
+    InternalError,
+    RefusedError,
+    UnknownJobError,
+    error_from_fault,
+)
+from plait.protocol.ids import Address
+from plait.protocol.receipts import RECEIPT, ReceiptLeaf
+from plait_node.broker import Broker, BrokerError
+from plait_node.gateway.answer import Answer, Event, World, fault_event
+from plait_node.gateway.errors import BrokerAwayError, StoppedError
+from plait_node.gateway.metrics import GatewayMetrics
+from plait_node.gateway.store import JobStore, StoredJob, Verdict
+from plait_node.gateway.worker_line import WorkerLine
+
+_LOG = logging.getLogger(__name__)
+_KEEP_ALIVE_S = 10.0
+# Reading an answer again needs no worker: its events lie in the broker, or they were dropped.
+_AGAIN_S = 10.0
+# Faults of this moment: the stream may be followed again, nothing was decided about the answer.
+_PASSING = (BusyError, BrokerAwayError, StoppedError, InternalError)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelayParts:
+    """What every relay of a gateway shares."""
+
+    me: Address
+    broker: Broker
+    book: PayeeBook
+    store: JobStore
+    world: World
+    line: WorkerLine
+    metrics: GatewayMetrics
+    clock: Callable[[], float]
+
+
+class Relay:
+    """One request's answer, from the broker to any number of listeners."""
+
+    def __init__(self, parts: RelayParts, job: StoredJob, *, blocks: int) -> None:
+        self.job = job
+        self._parts = parts
+        self._events: list[Event] = []
+        self._changed = asyncio.Condition()
+        self._done = False
+        self._current = 0  # the result being judged
+        self._through = 0  # the last one that passed
+        self._started = parts.clock()
+        verdict = parts.store.verdict(job.name)
+        self._known = verdict
+        self._answer = Answer(
+            parts.world,
+            job.quote,
+            job.request,
+            name=job.name,
+            blocks=blocks,
+            proven=parts.store.proven(job.name),
+            on_proven=lambda sequence: parts.store.add_proven(job.name, sequence),
+            on_drop=lambda reason: parts.metrics.dropped.labels(reason=reason).inc(),
+        )
+        self.passing = False  # ended by a fault of the moment: a new relay may follow the answer again
+
+    @property
+    def done(self) -> bool:
+        """Whether the last event is there."""
+        return self._done
+
+    @property
+    def worker(self) -> Address | None:
+        """The worker whose attempt is being relayed."""
+        return self._answer.worker
+
+    async def run(self) -> None:
+        """Follow the answer to its end; every outcome becomes an event."""
+        self._parts.metrics.relays.inc()
+        try:
+            await self._follow()
+        except asyncio.CancelledError:
+            await self._fail(StoppedError("this gateway is shutting down; resume there again in a moment"))
+            raise
+        except RefusedError as error:
+            await self._fail(error)
+        except BrokerError as error:
+            await self._fail(BrokerAwayError(f"the gateway lost its broker ({error}); resume in a moment"))
+        except Exception:  # noqa: BLE001 - one bad call must not end the others
+            _LOG.exception("relay failed request=0x%s", self.job.name.hex())
+            await self._fail(InternalError("the gateway failed while it relayed this answer; resume in a moment"))
+        finally:
+            self._parts.metrics.relays.dec()
+
+    async def events(self, after: int) -> AsyncGenerator[Event | None]:
+        """Yield events above a sequence until the last one; None now and then, to keep a connection alive."""
+        place = 0
+        while True:
+            fresh = self._events[place:]
+            place += len(fresh)
+            for event in fresh:
+                # What ended the answer is told again to everyone: its sequence may be that of an event already seen.
+                if event.sequence > after or event.kind == "error":
+                    yield event
+            if fresh:
+                continue
+            if self._done:
+                return
+            if not await self._wait(place):
+                yield None
+
+    async def _wait(self, place: int) -> bool:
+        try:
+            async with asyncio.timeout(_KEEP_ALIVE_S), self._changed:
+                await self._changed.wait_for(lambda: len(self._events) > place or self._done)
+        except TimeoutError:
+            return False
+        return True
+
+    async def _follow(self) -> None:
+        if self._known is not None:
+            await self._read_again(self._known)
+            return
+        left = self.job.deadline - self._parts.clock()
+        try:
+            async with asyncio.timeout(max(left, 1.0)):
+                await self._read(until=None)
+        except TimeoutError:
+            text = "the request's deadline passed before the answer ended; what was delivered stays, ask again"
+            raise DeadlineError(text) from None
+
+    async def _read_again(self, known: Verdict) -> None:
+        """Deliver once more what passed before the verdict, and then the verdict."""
+        try:
+            async with asyncio.timeout(_AGAIN_S):
+                await self._read(until=known.sequence)
+        except TimeoutError:
+            raise UnknownJobError("this answer is no longer kept here; it ended a while ago") from None
+        if known.fault is not None:
+            raise error_from_fault(known.fault)
+
+    async def _read(self, *, until: int | None) -> None:
+        if until == 0:
+            return
+        results = self._parts.broker.results(self._parts.me, self.job.name)
+        try:
+            async for result in results:
+                if until is not None and result.sequence > until:
+                    return
+                self._current = result.sequence
+                await self._deliver(await self._answer.take(result))
+                self._through = result.sequence
+                if self._answer.fault is not None:
+                    raise self._answer.fault
+                if self._answer.receipt is not None or result.sequence == until:
+                    return
+        finally:
+            if isinstance(results, AsyncGenerator):
+                await results.aclose()
+
+    async def _deliver(self, events: list[Event]) -> None:
+        """Journal what the events are worth to us, then let listeners see them."""
+        for event in events:
+            if event.kind == "job" and self._known is None:
+                await self._parts.line.remind(self.job, self._answer.worker)
+            if event.kind == "chunk" and not any(seen.kind == "chunk" for seen in self._events):
+                self._parts.metrics.first_chunk.observe(max(0.0, self._parts.clock() - self._started))
+        if any(event.kind in ("progress", "receipt") for event in events):
+            self._earn()
+        if self._answer.receipt is not None:
+            self._end()
+        if events:
+            async with self._changed:
+                self._events += events
+                self._done = self._answer.receipt is not None
+                self._changed.notify_all()
+
+    def _earn(self) -> None:
+        price = self._answer.price()
+        if price and self._parts.store.raise_earned(self.job.name, price):
+            self._parts.book.earn(self.job.channel, self.job.name, price)
+
+    def _end(self) -> None:
+        receipt = self._answer.receipt
+        if receipt is None:
+            return
+        digest = receipt.digest(self._parts.world.domain)
+        leaf = ReceiptLeaf(
+            kind=RECEIPT, hash=digest, hop_amount=receipt.message.price, windows_paid=self._answer.windows
+        )
+        self._parts.store.add_receipt(self.job.name, digest, receipt)
+        self._parts.book.end_job(self.job.channel, self.job.name, leaf)
+        if self._known is None:
+            self._parts.store.set_verdict(self.job.name, self._current, None)
+            self._parts.metrics.jobs.labels(outcome="receipt").inc()
+            _LOG.info("answer ended request=0x%s price=%d", self.job.name.hex(), receipt.message.price)
+
+    async def _fail(self, error: RefusedError) -> None:
+        self.passing = isinstance(error, _PASSING)
+        error.moved = self._answer.price() > 0
+        if not self.passing and self._known is None:
+            self._parts.store.set_verdict(self.job.name, self._through, error.fault())
+            self._parts.metrics.jobs.labels(outcome=error.code).inc()
+            _LOG.warning("answer failed request=0x%s code=%s text=%s", self.job.name.hex(), error.code, error.text)
+        async with self._changed:
+            self._events.append(fault_event(self.job.name, self._through, error))
+            self._done = True
+            self._changed.notify_all()

@@ -1,0 +1,282 @@
+"""The gateway role: takes jobs and payments, relays answers, settles. `http.py` is its face."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from pathlib import Path
+from typing import Self
+
+from plait.ledger import PayeeBook
+from plait.protocol import codec
+from plait.protocol.checks import CLOCK_TOLERANCE_S, MAX_DEADLINE_S, NodeDirectory
+from plait.protocol.errors import (
+    BadRequestError,
+    BadSignatureError,
+    BusyError,
+    PlaitError,
+    UnknownJobError,
+    UnknownModelError,
+)
+from plait.protocol.ids import Address, Hash, hash32, to_hex
+from plait.protocol.messages import Cancel, Resume
+from plait.protocol.pb import gateway_pb2, signed_pb2
+from plait.protocol.typed import Domain, Key, Signed
+from plait_node.broker import Broker, BrokerError
+from plait_node.gateway.answer import Event, World
+from plait_node.gateway.channels import ChannelView
+from plait_node.gateway.errors import UnknownFileError
+from plait_node.gateway.faces import Chain, Deposits
+from plait_node.gateway.intake import Intake, Till
+from plait_node.gateway.limits import MOST_STREAMS, STREAMS_A_REQUEST
+from plait_node.gateway.metrics import GatewayMetrics
+from plait_node.gateway.offers import OfferBook
+from plait_node.gateway.relay import Relay, RelayParts
+from plait_node.gateway.shelf import ModelShelf
+from plait_node.gateway.store import JobStore, StoredJob
+from plait_node.gateway.worker_line import WorkerLine
+
+_LOG = logging.getLogger(__name__)
+_KEPT_ANSWERS = 256
+_RECEIPTS_A_CALL = 100
+_RETRY_S = 1.0
+
+
+class Gateway:
+    """One gateway; `async with` runs its tasks."""
+
+    def __init__(
+        self,
+        *,
+        owner: Address,
+        key: Key,
+        domain: Domain,
+        book: PayeeBook,
+        store: Path,
+        broker: Broker,
+        directory: NodeDirectory,
+        chain: Chain,
+        lookup: Deposits,
+        models: Path,
+        notify: Callable[[], None],
+        clock: Callable[[], float],
+        patience_s: float = 5.0,
+    ) -> None:
+        """`notify` tells settlement that jobs ended; `patience_s` is how long the DHT and the chain may lag."""
+        self.metrics = GatewayMetrics()
+        self.owner = owner
+        self.clock = clock
+        self._domain, self._broker, self._book = domain, broker, book
+        self._store = JobStore(store)
+        self.shelf = ModelShelf(models, clock)
+        channels = ChannelView(chain, owner, clock)
+        self.offers = OfferBook(
+            broker=broker, directory=directory, shelf=self.shelf, domain=domain, me=owner, key=key, clock=clock
+        )
+        self._till = Till(
+            book=book,
+            store=self._store,
+            channels=channels,
+            domain=domain,
+            key=key,
+            notify=notify,
+            metrics=self.metrics,
+            clock=clock,
+        )
+        self._till.on_ended = self._forget_soon
+        self._intake = Intake(
+            me=owner,
+            domain=domain,
+            directory=directory,
+            broker=broker,
+            store=self._store,
+            till=self._till,
+            channels=channels,
+            offers=self.offers,
+            book=book,
+            clock=clock,
+        )
+        self._line = WorkerLine(broker)
+        self._parts = RelayParts(
+            me=owner,
+            broker=broker,
+            book=book,
+            store=self._store,
+            world=World(domain=domain, directory=directory, deposits=lookup, patience_s=patience_s),
+            line=self._line,
+            metrics=self.metrics,
+            clock=clock,
+        )
+        self._relays: OrderedDict[Hash, Relay] = OrderedDict()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._listeners: dict[Hash, int] = {}
+        self._closing = False
+
+    async def __aenter__(self) -> Self:
+        """Take up the jobs of before the restart."""
+        for job in self._store.open_jobs(self.clock()):
+            self._spawn(self._take_up(job))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Stop relaying; what was not delivered is read again after the next start."""
+        self._closing = True
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        self._store.close()
+
+    async def quote(self, body: bytes) -> gateway_pb2.QuoteReply:
+        """Return a signed quote and its workers' prekeys."""
+        call = codec.parse(gateway_pb2.QuoteCall, body)
+        quote, prekeys = await self.offers.quote(hash32(call.model))
+        self.metrics.quotes.inc()
+        return gateway_pb2.QuoteReply(
+            quote=codec.signed_to_pb(quote), prekeys=[codec.signed_to_pb(prekey) for prekey in prekeys]
+        )
+
+    async def take_job(self, body: bytes) -> gateway_pb2.JobReply:
+        """Take a job, idempotent by its request."""
+        job, ack = await self._intake.take(body)
+        self._relay(job)
+        return gateway_pb2.JobReply(ack=ack)
+
+    async def take_voucher(self, body: bytes) -> signed_pb2.Acknowledgement:
+        """Journal a payment, pass it on to the worker, acknowledge it; the very same call again is harmless."""
+        payment = codec.payment_from_pb(codec.parse(gateway_pb2.VoucherCall, body).payment)
+        job = self._job(payment.pay.message.request)
+        signer = payment.voucher.signer(self._domain)
+        if (payment.voucher.message.payer, signer) != (job.payer, job.signer):
+            raise BadSignatureError("the voucher is not signed by the key that signed this request")
+        accepted = await self._till.accept(payment, payer=job.payer, signer=signer)
+        await self._line.pay(job, self._worker_of(job.name), payment)
+        if self._store.ended(job.name):
+            self._line.forget(job.name)
+        return self._till.ack(accepted)
+
+    async def cancel(self, name: Hash, body: bytes) -> None:
+        """Pass a payer's cancellation on to the worker."""
+        signed = codec.signed_from_pb(codec.parse(gateway_pb2.CancelCall, body).cancel, Cancel)
+        job = self._job(name)
+        self._check_payer(job, signed, signed.message.request)
+        await self._line.cancel(job, self._worker_of(name), signed)
+
+    def channel_state(self, body: bytes) -> gateway_pb2.ChannelState:
+        """Return the last voucher of a channel and its Ack; empty before the first payment."""
+        call = codec.parse(gateway_pb2.ChannelStateCall, body)
+        if (len(call.payer), len(call.signer)) != (20, 20):
+            raise BadRequestError("name the channel's payer and signer, 20 bytes each")
+        state = self._book.state(Address(call.payer), Address(call.signer))
+        if state is None:
+            return gateway_pb2.ChannelState()
+        ack = self._till.sign_ack(voucher=state.voucher.struct_hash(), at=state.at, credit=state.credit)
+        return gateway_pb2.ChannelState(voucher=codec.signed_to_pb(state.voucher), ack=ack)
+
+    async def events(self, name: Hash, body: bytes) -> AsyncGenerator[Event | None]:
+        """Check the call and return the events of an answer after a sequence, None as a sign of life."""
+        signed = codec.signed_from_pb(codec.parse(gateway_pb2.EventsCall, body).resume, Resume)
+        job = self._job(name)
+        self._check_payer(job, signed, signed.message.request)
+        now = self.clock()
+        if not now - CLOCK_TOLERANCE_S <= signed.message.expires <= now + MAX_DEADLINE_S + CLOCK_TOLERANCE_S:
+            raise BadRequestError(f"this call has expired or lasts too long; the gateway's clock says {now:.0f}")
+        if self._store.ended(name) and name not in self._relays:
+            raise UnknownJobError("this job was paid and ended; its answer is no longer kept")
+        if self._listeners.get(name, 0) >= STREAMS_A_REQUEST or sum(self._listeners.values()) >= MOST_STREAMS:
+            raise BusyError("too many streams are open; close one, or try again in a moment")
+        return self._listen(self._relay(job), name, signed.message.after)
+
+    def receipts(self, channel: Hash, index: int) -> gateway_pb2.ReceiptListing:
+        """Return a channel's ended jobs from a place on."""
+        listing = gateway_pb2.ReceiptListing()
+        for leaf in self._book.leaves(channel, index)[:_RECEIPTS_A_CALL]:
+            receipt = self._store.receipt(leaf.hash)
+            listing.entries.add(leaf=codec.receipt_leaf_to_pb(leaf), receipt=receipt)
+        return listing
+
+    def manifest(self, model: Hash) -> bytes:
+        """Return a manifest's canonical JSON."""
+        manifest = self.shelf.manifest(model)
+        if manifest is None:
+            raise UnknownFileError(f"no manifest {to_hex(model)} here; GET /v1/models lists what is served")
+        return manifest.to_json()
+
+    async def healthy(self) -> bool:
+        """Say whether the broker answers."""
+        try:
+            await self._broker.offers()
+        except BrokerError:
+            return False
+        return True
+
+    def _job(self, name: Hash) -> StoredJob:
+        job = self._store.job(name)
+        if job is None:
+            raise UnknownJobError(f"request {to_hex(name)} is not known here; send the job first")
+        return job
+
+    def _check_payer(self, job: StoredJob, signed: Signed[Cancel] | Signed[Resume], named: Hash) -> None:
+        if named != job.name or signed.signer(self._domain) != job.signer:
+            raise BadSignatureError("sign this call for this request, with the key that signed the request")
+
+    def _worker_of(self, name: Hash) -> Address | None:
+        relay = self._relays.get(name)
+        return relay.worker if relay else None
+
+    def _relay(self, job: StoredJob) -> Relay:
+        relay = self._relays.get(job.name)
+        if relay is None or (relay.done and relay.passing):
+            manifest = self.shelf.manifest(job.quote.model)
+            if manifest is None:
+                raise UnknownModelError(
+                    f"the manifest of model {to_hex(job.quote.model)} is gone; its operator must see"
+                )
+            relay = self._relays[job.name] = Relay(self._parts, job, blocks=manifest.blocks)
+            self._spawn(relay.run())
+        self._relays.move_to_end(job.name)
+        for name in [each for each, old in self._relays.items() if old.done][:-_KEPT_ANSWERS]:
+            del self._relays[name]
+        return relay
+
+    async def _listen(self, relay: Relay, name: Hash, after: int) -> AsyncGenerator[Event | None]:
+        self._listeners[name] = self._listeners.get(name, 0) + 1
+        self.metrics.streams.inc()
+        try:
+            async for event in relay.events(after):
+                yield event
+        finally:
+            self.metrics.streams.dec()
+            self._listeners[name] -= 1
+            if not self._listeners[name]:
+                del self._listeners[name]
+
+    async def _take_up(self, job: StoredJob) -> None:
+        """Queue a job that a crash left between journal and broker, and follow its answer again."""
+        while self.clock() < job.deadline:
+            try:
+                await self._intake.publish(job)
+                self._relay(job)
+            except PlaitError as error:
+                _LOG.warning("job not taken up yet request=0x%s error=%s", job.name.hex(), error.text)
+                await asyncio.sleep(_RETRY_S)
+            else:
+                return
+
+    def _forget_soon(self, name: Hash) -> None:
+        self._line.forget(name)
+        if not self._closing:
+            self._spawn(self._forget(name))
+
+    async def _forget(self, name: Hash) -> None:
+        try:
+            await self._broker.forget_results(self.owner, name)
+        except BrokerError as error:
+            _LOG.warning("answer not dropped, it goes in two hours request=0x%s error=%s", name.hex(), error)
+
+    def _spawn(self, work: Coroutine[object, object, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
