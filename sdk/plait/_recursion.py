@@ -2,7 +2,8 @@
 
 At that limit the C stack ends before Python's: one deeply nested JSON text from a peer, an RPC provider or a model's
 publisher kills the process with a segmentation fault instead of raising `RecursionError`. A module is executed once, so
-importing it here first makes its later imports harmless.
+importing it here makes its later imports harmless. Where it came before us and its limit stands, that is taken back; a
+limit that somebody chose otherwise is left alone.
 """
 
 from __future__ import annotations
@@ -10,6 +11,9 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
-_limit = sys.getrecursionlimit()
+_PYTHONS_OWN = 1_000
+_LIFTED = 100_000
+
+_before = sys.getrecursionlimit()
 import_module("py_ecc")
-sys.setrecursionlimit(_limit)
+sys.setrecursionlimit(_PYTHONS_OWN if _before == _LIFTED else _before)

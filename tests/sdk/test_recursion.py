@@ -18,6 +18,16 @@ except RecursionError:
     print("refused")
 """
 
+BEFORE = "import web3, plait, sys; print(sys.getrecursionlimit())"
+CHOSEN = "import sys; sys.setrecursionlimit(2_500); import plait; print(sys.getrecursionlimit())"
+
+
+@pytest.mark.parametrize(("script", "limit"), [(BEFORE, 1_000), (CHOSEN, 2_500)])
+def test_recursion_limit_lifted_before_plait_is_taken_back_and_a_chosen_one_kept(script: str, limit: int) -> None:
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=60)
+
+    assert int(done.stdout) == limit
+
 
 @pytest.mark.parametrize("later", ["web3", "eth_account", "py_ecc", "plait_node.engine", "plait_audit", "plait.chain"])
 def test_json_nested_deeply_is_refused_whatever_is_imported_after_plait(later: str) -> None:
