@@ -8,12 +8,11 @@ from contextlib import contextmanager
 from plait.ledger.errors import EndedError, LeafError, LowerAmountError
 from plait.ledger.journal import Journal
 from plait.ledger.store import ChannelStore, Ended, Entry, Role, Step
-from plait.protocol.codec import Payment
 from plait.protocol.ids import Address, Hash, Signature
 from plait.protocol.messages import Pay, Voucher
 from plait.protocol.receipts import ABORTED, ReceiptLeaf
 from plait.protocol.tree import Tree
-from plait.protocol.typed import Signed, struct_hash
+from plait.protocol.typed import struct_hash
 
 
 class Account:
@@ -79,9 +78,30 @@ class Account:
             ended=places,
         )
 
-    def record(self, step: Step, *, signatures: tuple[Signature, Signature], at: int) -> Entry:
+    def spend_credit(self, request: Hash, pay: Pay) -> Step | None:
+        """Return the state after a Pay that credit covers alone, so that the voucher stays; None when it does not."""
+        head = self.store.head()
+        before = self.store.paid(request)
+        if before.ended:
+            raise EndedError(request)
+        if head is None or not 0 <= pay.amount - before.amount <= head.credit or pay.to < before.to:
+            return None
+        increase = pay.amount - before.amount
+        return Step(
+            request=request,
+            amount=pay.amount,
+            to=pay.to,
+            increase=increase,
+            growth=0,
+            cumulative=head.cumulative,
+            credit=head.credit - increase,
+            jobs=head.jobs,
+            root=head.root,
+        )
+
+    def record(self, step: Step, *, pay: Pay, signatures: tuple[Signature, Signature], at: int) -> Entry:
         """Append a planned state to the journal, with its voucher's and its Pay's signature; inside `change`."""
-        return self.store.append(step, struct_hash(self.pay(step)), signatures=signatures, at=at)
+        return self.store.append(step, struct_hash(pay), signatures=signatures, at=at)
 
     def voucher(self, state: Step | Entry) -> Voucher:
         """Return the voucher of a state."""
@@ -97,15 +117,6 @@ class Account:
         """Return the Pay of a state."""
         voucher = struct_hash(self.voucher(state))
         return Pay(request=state.request, voucher=voucher, amount=state.amount, to=state.to)
-
-    def payment(self, entry: Entry) -> Payment:
-        """Return a journalled payment as it travelled."""
-        return Payment(
-            voucher=Signed(message=self.voucher(entry), signature=entry.voucher_signature),
-            pay=Signed(message=self.pay(entry), signature=entry.pay_signature),
-            ended=self.store.leaves_of(entry.seq),
-            consistency=entry.consistency,
-        )
 
     def _unused(self, ended: Sequence[tuple[ReceiptLeaf, Hash]], now_paid: dict[Hash, int]) -> int:
         credit = 0

@@ -32,6 +32,7 @@ CREATE TABLE payments (
     UNIQUE (role, channel, pay)
 );
 CREATE INDEX payments_of_channel ON payments (role, channel, seq);
+CREATE INDEX payments_of_voucher ON payments (channel, cumulative, jobs);
 CREATE INDEX payments_of_request ON payments (role, request, channel, seq);
 CREATE TABLE leaves (
     role TEXT NOT NULL, channel BLOB NOT NULL, place INTEGER NOT NULL, kind INTEGER NOT NULL, hash BLOB NOT NULL,

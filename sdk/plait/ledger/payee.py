@@ -21,7 +21,7 @@ from plait.ledger.journal import Journal, amount_blob, blob_amount
 from plait.ledger.store import Entry, Paid, Step
 from plait.protocol.codec import Payment
 from plait.protocol.errors import BadProofError
-from plait.protocol.ids import Address, Hash, channel_id, to_hex
+from plait.protocol.ids import Address, Hash, Signature, channel_id, to_hex
 from plait.protocol.messages import Close, Voucher
 from plait.protocol.receipts import ABORTED, RECEIPT, ClaimRow, ReceiptLeaf
 from plait.protocol.tree import EMPTY_ROOT, verify_consistency
@@ -104,10 +104,11 @@ class PayeeBook:
             if known := self._known(account, payment):
                 return self._accepted(account, known, repeated=True)
             self._check_slot(account, payment, deposit=deposit, claimed=claimed, exit_at=exit_at, now=now)
-            step = self._step(account, payment)
+            step, voucher_signature = self._late(account, payment) or self._step(account, payment)
             if step.cumulative > deposit:
                 raise DepositTooSmallError(deposit=deposit, needed=step.cumulative)
-            entry = account.record(step, signatures=(payment.voucher.signature, payment.pay.signature), at=int(now))
+            signatures = (voucher_signature, payment.pay.signature)
+            entry = account.record(step, pay=payment.pay.message, signatures=signatures, at=int(now))
         return self._accepted(account, entry, repeated=False)
 
     def state(self, payer: Address, signer: Address) -> ChannelState | None:
@@ -169,6 +170,10 @@ class PayeeBook:
         accounts = [self._by_id(Hash(row[0])) for row in rows]
         return [_state(account, head) for account in accounts if (head := account.store.head())]
 
+    def leaves(self, channel: Hash, first: int = 0) -> list[ReceiptLeaf]:
+        """Return a channel's ended jobs from a place on, in order; raise `UnknownChannelError`."""
+        return [each.leaf for each in self._by_id(channel).store.leaves(first)]
+
     def rounds(self, after: int = 0) -> list[Round]:
         """Return the vouchers with which jobs ended, oldest first, from a `seq` on."""
         rows = self._journal.all(
@@ -204,7 +209,14 @@ class PayeeBook:
         return self._account(voucher.message.payer, signer)
 
     def _known(self, account: Account, payment: Payment) -> Entry | None:
-        return account.store.entry_of(struct_hash(payment.pay.message))
+        """Return the journalled payment that this one repeats, or that already covers it under the same voucher."""
+        pay = payment.pay.message
+        if entry := account.store.entry_of(struct_hash(pay)):
+            return entry
+        last = account.store.last_of(pay.request)
+        if last is None or payment.ended or not account.store.first_with(payment.voucher.message):
+            return None
+        return last if pay.amount <= last.amount and pay.to <= last.to else None
 
     def _check_slot(
         self, account: Account, payment: Payment, *, deposit: int, claimed: int, exit_at: int, now: float
@@ -220,7 +232,18 @@ class PayeeBook:
         if claimed > (head.cumulative if head else 0):
             raise ClaimedAheadError(claimed=claimed, journalled=head.cumulative if head else 0)
 
-    def _step(self, account: Account, payment: Payment) -> Step:
+    def _late(self, account: Account, payment: Payment) -> tuple[Step, Signature] | None:
+        """Return the state after a Pay that credit covers, arriving after a later voucher; None for any other.
+
+        Such a Pay leaves the voucher as it was, so that the next payment does not show that it is missing.
+        """
+        head = account.store.head()
+        if head is None or payment.ended or not account.store.first_with(payment.voucher.message):
+            return None
+        step = account.spend_credit(payment.pay.message.request, payment.pay.message)
+        return (step, head.voucher_signature) if step else None
+
+    def _step(self, account: Account, payment: Payment) -> tuple[Step, Signature]:
         voucher, pay = payment.voucher.message, payment.pay.message
         head = account.store.head()
         ended = [(leaf, self._owner(account.channel, leaf, pay.request)) for leaf in payment.ended]
@@ -244,7 +267,7 @@ class PayeeBook:
             )
         except BadProofError as error:
             raise ReceiptsError(f"the consistency proof fails: {error.text}") from error
-        return step
+        return step, payment.voucher.signature
 
     def _owner(self, channel: Hash, leaf: ReceiptLeaf, request: Hash) -> Hash:
         """Return the request that a leaf ends: its own, the one we expect it for, or the one being paid."""

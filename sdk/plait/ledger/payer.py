@@ -103,14 +103,14 @@ class PayerChannel:
             raise RecoveryError("the payee's voucher is not signed by this channel's key; distrust the payee")
         if (voucher.message.payer, voucher.message.payee) != (self.account.payer, self.account.payee):
             raise RecoveryError("the payee's voucher is of another channel; distrust the payee")
-        entries = self.account.store.entries_after(0)
-        offered = struct_hash(voucher.message)
-        for entry in reversed(entries):
-            if struct_hash(self.account.voucher(entry)) == offered:
-                return self._payments(entry.seq)
-        head = entries[-1] if entries else None
+        if entry := self.account.store.first_with(voucher.message):
+            # Payments that credit covers leave the voucher as it is: the payee may lack some and not show it.
+            quiet = [self._payment(each) for each in self.account.store.running(entry.seq) if each.increase]
+            return quiet + self._payments(entry.seq)
+        head = self.account.store.head()
         if head and voucher.message.cumulative <= head.cumulative:
-            raise ConflictError("voucher", signed=struct_hash(self.account.voucher(head)), asked=offered)
+            signed = struct_hash(self.account.voucher(head))
+            raise ConflictError("voucher", signed=signed, asked=struct_hash(voucher.message))
         self._adopt(voucher, leaves, head)
         return []
 
@@ -143,7 +143,7 @@ class PayerChannel:
 
     def _record(self, step: Step) -> Entry:
         at = int(self._clock())
-        return self.account.record(step, signatures=(_NOT_SIGNED, _NOT_SIGNED), at=at)
+        return self.account.record(step, pay=self.account.pay(step), signatures=(_NOT_SIGNED, _NOT_SIGNED), at=at)
 
     def _payments(self, after: int) -> list[Payment]:
         return [self._payment(each) for each in self.account.store.entries_after(after) if each.request != HASH_ZERO]

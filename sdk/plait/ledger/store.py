@@ -8,6 +8,7 @@ from typing import Literal
 
 from plait.ledger.journal import Journal, Row, amount_blob, blob_amount
 from plait.protocol.ids import Address, Hash, Signature, channel_id
+from plait.protocol.messages import Voucher
 from plait.protocol.receipts import ReceiptLeaf
 
 Role = Literal["payer", "payee"]
@@ -93,6 +94,30 @@ class ChannelStore:
         return self._entry(
             "SELECT * FROM payments WHERE role = ? AND channel = ? AND request = ? ORDER BY seq DESC LIMIT 1", request
         )
+
+    def first_with(self, voucher: Voucher) -> Entry | None:
+        """Return the first payment that made this voucher."""
+        return self._entry(
+            "SELECT * FROM payments WHERE role = ? AND channel = ? AND cumulative = ? AND jobs = ? AND root = ? "
+            "ORDER BY seq LIMIT 1",
+            amount_blob(voucher.cumulative),
+            voucher.jobs,
+            voucher.receipts_root,
+        )
+
+    def running(self, before: int) -> list[Entry]:
+        """Return the last payment of each request that has not ended, where it is older than a payment."""
+        rows = self.journal.all(
+            "SELECT p.* FROM payments p WHERE p.role = ? AND p.channel = ? AND p.seq IN "
+            "(SELECT MAX(seq) FROM payments WHERE role = p.role AND channel = p.channel GROUP BY request) "
+            "AND p.seq < ? AND NOT EXISTS "
+            "(SELECT 1 FROM leaves l WHERE l.role = p.role AND l.channel = p.channel AND l.request = p.request) "
+            "ORDER BY p.seq",
+            self._role,
+            self.channel,
+            before,
+        )
+        return [_entry(row) for row in rows]
 
     def entries_after(self, seq: int) -> list[Entry]:
         """Return the payments after one, oldest first."""

@@ -1,0 +1,97 @@
+"""The journal's file: append-only, tied to one deployment, whole after kill -9."""
+
+from __future__ import annotations
+
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.sdk.ledger_cases import DOMAIN, PAYEE, SIGNER, Pair, request
+
+from plait.ledger import ForeignJournalError, Journal, JournalError, NewerJournalError, PayeeBook
+from plait.protocol.codec import payment_to_pb
+
+ACCEPT_AND_DIE = """
+import os, signal, sys
+from pathlib import Path
+from plait.ledger import Journal, PayeeBook
+from plait.protocol.codec import parse, payment_from_pb
+from plait.protocol.pb import signed_pb2
+from tests.sdk.ledger_cases import DOMAIN, NOW, PAYEE
+
+payment = payment_from_pb(parse(signed_pb2.Payment, bytes.fromhex(sys.argv[2])))
+book = PayeeBook(Journal(sys.argv[1]), DOMAIN, PAYEE)
+book.accept(payment, deposit=1000, claimed=0, exit_at=0, now=NOW)
+os.kill(os.getpid(), signal.SIGKILL)  # before anybody could acknowledge it
+"""
+
+
+def test_journal_refuses_to_change_what_was_written(pair: Pair) -> None:
+    pair.accept(pair.channel.pay(request(1), 100, 0))
+
+    for statement in ("UPDATE payments SET at = 0", "DELETE FROM payments", "DELETE FROM channels"):
+        with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+            pair.payee_journal.run(statement)
+
+
+def test_journal_transaction_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    def write_and_fail(journal: Journal) -> None:
+        with journal.write():
+            journal.run("INSERT INTO meta VALUES ('a', x'00')")
+            with journal.write():
+                journal.run("INSERT INTO meta VALUES ('b', x'00')")
+            raise LookupError
+
+    with Journal(tmp_path / "j.db") as journal:
+        with pytest.raises(LookupError):
+            write_and_fail(journal)
+
+        assert journal.all("SELECT * FROM meta") == []
+
+
+def test_journal_is_durable_and_private(tmp_path: Path) -> None:
+    with Journal(tmp_path / "deep" / "j.db") as journal:
+        assert journal.one("PRAGMA synchronous") == (2,)
+        assert journal.one("PRAGMA journal_mode") == ("wal",)
+    assert (tmp_path / "deep" / "j.db").stat().st_mode & 0o777 == 0o600
+
+
+def test_journal_of_another_deployment_is_refused(tmp_path: Path) -> None:
+    with Journal(tmp_path / "j.db") as journal:
+        journal.bind(b"one")
+        journal.bind(b"one")
+    with Journal(tmp_path / "j.db") as journal, pytest.raises(ForeignJournalError, match="another deployment"):
+        journal.bind(b"two")
+
+
+def test_journal_of_a_newer_version_is_refused(tmp_path: Path) -> None:
+    with Journal(tmp_path / "j.db") as journal:
+        journal.run("PRAGMA user_version = 99")
+
+    with pytest.raises(NewerJournalError, match="upgrade plait"):
+        Journal(tmp_path / "j.db")
+
+
+def test_journal_file_that_is_none_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "j.db").write_text("a shopping list, long enough to have a header " * 10)
+
+    with pytest.raises(JournalError, match="no journal"):
+        Journal(tmp_path / "j.db")
+
+
+def test_journal_killed_after_accept_has_the_voucher(pair: Pair, tmp_path: Path) -> None:
+
+    payment = pair.channel.pay(request(1), 100, 0)
+    path = tmp_path / "other.db"
+    command = [sys.executable, "-c", ACCEPT_AND_DIE, str(path), payment_to_pb(payment).SerializeToString().hex()]
+
+    ended = subprocess.run(command, cwd=Path(__file__).parents[3], check=False, timeout=60)
+
+    assert ended.returncode == -signal.SIGKILL
+    with Journal(path) as journal:
+        state = PayeeBook(journal, DOMAIN, PAYEE).state(SIGNER.address, SIGNER.address)
+        assert state is not None
+        assert state.voucher == payment.voucher
