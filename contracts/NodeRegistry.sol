@@ -35,6 +35,7 @@ contract NodeRegistry is INodeRegistry {
 
     uint8 private constant _ALL_ROLES = 1 | 2 | 4 | 8;
     uint256 private constant _MAX_ENDPOINT = 256;
+    uint64 private constant _MAX_UNBONDING = 365 days;
 
     IERC20 private immutable _TOKEN;
     address private immutable _CHANNELS;
@@ -51,7 +52,7 @@ contract NodeRegistry is INodeRegistry {
     /// @param channels_ Where `Channels` will be deployed.
     /// @param arbiter_ Who may jail and slash, zero for nobody.
     /// @param minStake_ Base units below which a node is not active.
-    /// @param unbondingDelay_ Seconds between unbonding and withdrawal.
+    /// @param unbondingDelay_ Seconds between unbonding and withdrawal, at most a year.
     constructor(
         address token_,
         address channels_,
@@ -61,6 +62,10 @@ contract NodeRegistry is INodeRegistry {
     ) {
         require(token_ != address(0) && channels_ != address(0), NodeRegistry_AddressZero());
         require(minStake_ != 0, NodeRegistry_MinStakeZero());
+        require(
+            unbondingDelay_ <= _MAX_UNBONDING,
+            NodeRegistry_UnbondingTooLong(unbondingDelay_, _MAX_UNBONDING)
+        );
         _TOKEN = IERC20(token_);
         _CHANNELS = channels_;
         _ARBITER = arbiter_;

@@ -48,6 +48,12 @@ contract DeploymentTest is Fixture {
             abi.encodeWithSelector(INodeRegistry.NodeRegistry_MinStakeZero.selector),
             abi.encode(token, channels, arbiter, 0, UNBONDING)
         );
+        _expectNodes(
+            abi.encodeWithSelector(
+                INodeRegistry.NodeRegistry_UnbondingTooLong.selector, 365 days + 1, 365 days
+            ),
+            abi.encode(token, channels, arbiter, MIN_STAKE, 365 days + 1)
+        );
     }
 
     function test_Channels_RevertWhen_BadParameter() public {

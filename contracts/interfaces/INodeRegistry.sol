@@ -62,6 +62,8 @@ interface INodeRegistry {
     error NodeRegistry_AddressZero();
     /// @notice The minimum stake is zero.
     error NodeRegistry_MinStakeZero();
+    /// @notice The unbonding delay is above `max` seconds.
+    error NodeRegistry_UnbondingTooLong(uint64 unbondingDelay, uint64 max);
     /// @notice The caller registered before.
     error NodeRegistry_AlreadyRegistered(address owner);
     /// @notice The account is no node; it registers first.
