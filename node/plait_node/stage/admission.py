@@ -166,7 +166,7 @@ class Admission:
             check_fresh_signer(self.domain, self.directory, quote, owner=request.gateway, now=now, check="quote"),
             self.channels.channel(request.payer, request.gateway, payer_key),
         )
-        if slot.deposit <= slot.claimed:
+        if not slot.deposit:
             raise ChannelUnknownError("the payer has no funded channel with this gateway under this key")
         return payer_key
 

@@ -61,12 +61,14 @@ class StageRole:
         payees: Payees,
         dialer: Dials,
         on_chain: OnChain | None = None,
+        on_payment: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._config = config
         self._engine = engine
         self._key = key
         self._sign = sign
+        self._on_payment = on_payment
         self._clock = clock
         self._thread = EngineThread()
         self.facts = StageFacts(free_steps=engine.free_steps)
@@ -301,7 +303,9 @@ class StageRole:
         # Money for a job that is gone, perhaps with a restart of ours, is taken all the same.
         job = max(jobs, key=lambda each: each.admitted.job.attempt, default=None)
         try:
-            await link.send(pb.Frame(ack=await self._till.take(job, paid)))
+            ack = await self._till.take(job, paid)
+            self._on_payment()
+            await link.send(pb.Frame(ack=ack))
         except PlaitError as error:
             await _say(link, request if job is None else job.hash, error.fault())
 

@@ -114,6 +114,7 @@ class Network:
     nodes: list[Node]
     config: dict[str, Any]
     on_chain: OnChain | None
+    paid: list[Address] = field(default_factory=list)
 
     async def add(self, first: int, last: int, *, engine: TinyEngine | None = None) -> Node:
         who = identity(self.directory)
@@ -131,6 +132,7 @@ class Network:
             payees=PayeeBook(journal, DOMAIN, who.owner),
             dialer=Dialer(identity=who, directory=self.directory, patience=HASTY, on_blame=blames.append),
             on_chain=self.on_chain,
+            on_payment=lambda: self.paid.append(who.owner),
         )
         server = LinkServer(who, self.directory, role.serve, patience=HASTY, on_blame=blames.append)
         port = await server.start("127.0.0.1")

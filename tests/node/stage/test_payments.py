@@ -143,6 +143,7 @@ async def test_payment_for_a_job_that_is_gone_is_taken(tmp_path: Path) -> None:
         await task.send(0, pb.Frame(payment=task.hop_pay(0, 5)))  # the same again is the same
         while len(task.acks) < 2:
             await task.hear()
+        assert net.paid == [net.nodes[0].identity.owner] * 2
         assert task.acks[0].ack.ack.message.voucher == task.acks[1].ack.ack.message.voucher
         assert net.nodes[0].engine.open_jobs == 0
 
