@@ -132,6 +132,8 @@ class MemoryBroker:
 
     async def offers(self) -> list[gateway_pb2.WorkerOffer]:
         """Return every live offer."""
+        if self._queue.closed:
+            raise BrokerClosedError
         now = self._clock()
         live = sorted((key, payload) for key, (until, payload) in self._offers.items() if until > now)
         return [gateway_pb2.WorkerOffer.FromString(payload) for _, payload in live]
