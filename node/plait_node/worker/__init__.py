@@ -8,7 +8,7 @@ from plait_node.worker.generation import Patience, Tools
 from plait_node.worker.hops import HopDesk
 from plait_node.worker.links import LinkPool
 from plait_node.worker.offers import OfferKeeper, OfferTerms
-from plait_node.worker.plan import JobShape, Planner
+from plait_node.worker.plan import JobShape, Planner, chooser
 from plait_node.worker.prekeys import PrekeyRing
 from plait_node.worker.role import WorkerConfig, WorkerRole
 from plait_node.worker.serving import Done
@@ -35,4 +35,5 @@ __all__ = [
     "WorkerError",
     "WorkerRole",
     "WorkerSigner",
+    "chooser",
 ]

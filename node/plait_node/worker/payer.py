@@ -75,11 +75,14 @@ class PayerWatch:
         return True
 
     async def _run(self) -> None:
-        async for notice in self._broker.payments(self._worker, self._task.digest):
-            try:
-                self._take(notice.notice)
-            except PlaitError as error:
-                _log.warning("payer's notice refused request=%s error=%s", to_hex(self._task.digest), error)
+        try:
+            async for notice in self._broker.payments(self._worker, self._task.digest):
+                try:
+                    self._take(notice.notice)
+                except PlaitError as error:
+                    _log.warning("payer's notice refused request=%s error=%s", to_hex(self._task.digest), error)
+        except PlaitError as error:  # the broker is gone: the job ends at its credit line
+            _log.warning("payer unheard request=%s error=%s", to_hex(self._task.digest), error)
 
     def _take(self, notice: gateway_pb2.PayNotice) -> None:
         if notice.WhichOneof("body") == "cancel":

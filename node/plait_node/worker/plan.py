@@ -8,15 +8,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from plait.protocol import errors
+from plait.protocol.choice import ChoiceNote
 from plait.protocol.commitments import id_bytes
 from plait.protocol.ids import Address, Hash
 from plait.protocol.windows import WINDOW_STEPS, first_lineage, lineage, row_hash, window_root
+from plait_node.selector import TaskFeatures
 from plait_node.swarm.errors import NoRouteError
 from plait_node.swarm.route import Blames, Needs, Route, plan, room_of
 
 if TYPE_CHECKING:
-    from plait.protocol.choice import ChoiceNote
     from plait.protocol.manifest import Manifest
+    from plait_node.selector import Selector
     from plait_node.swarm.directory import Directory
     from plait_node.worker.admission import Task
 
@@ -36,7 +38,28 @@ class JobShape:
     step_s: float  # expected time of one decode step over the route
 
 
-Chooser = Callable[[JobShape], "ChoiceNote"]
+Chooser = Callable[[JobShape], ChoiceNote]
+
+
+def chooser(selector: Selector, *, hop_s: float = 0.0) -> Chooser:
+    """Return a chooser that asks the selector; `hop_s` is a round trip to one stage."""
+
+    def choose(shape: JobShape) -> ChoiceNote:
+        task = TaskFeatures(
+            prompt_tokens=shape.prompt_tokens,
+            max_tokens=shape.max_tokens,
+            stages=shape.stages,
+            shared_prefix_tokens=shape.shared_prefix_tokens,
+            hop_s=hop_s,
+        )
+        choice = selector.choose(task)
+        predicted = {
+            "firstTokenUs": round(choice.predicted.first_token_s * 1e6),
+            "totalUs": round(choice.predicted.total_s * 1e6),
+        }
+        return ChoiceNote(method=choice.method, amounts=choice.amounts, predicted=predicted, reason=choice.reason)
+
+    return choose
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -65,12 +65,17 @@ class WorkerRole:
         self.served = 0
         self.failed = 0
 
+    @property
+    def busy(self) -> bool:
+        """Tell whether a job runs or waits for its last payment."""
+        return bool(self._tasks)
+
     async def run(self) -> None:
         """Take jobs until cancelled; a job in hand is then given back to the group."""
         try:
             async for delivery in self._broker.jobs(self._config.group):
                 await self._room.acquire()
-                self._spawn(self._take(delivery), f"job {to_hex(delivery.request)[:10]}")
+                self._spawn(self._take_and_release(delivery), f"job {to_hex(delivery.request)[:10]}")
         finally:
             for task in self._tasks:
                 task.cancel()
@@ -92,31 +97,33 @@ class WorkerRole:
             finally:
                 self._spawn(serving.settle(wait_s=0.0), "settle")
 
+    async def take(self, delivery: Delivery) -> None:
+        """Serve one delivery; whatever happens the payer hears of it, and the job leaves the queue once it did."""
+        gateway = delivery.call.quote.message.gateway
+        if len(gateway) != 20:
+            await delivery.dead("its quote names no gateway")
+            return
+        publisher = Publisher(
+            self._broker, gateway=Address(gateway), request=Hash(delivery.request), worker=self._tools.owner
+        )
+        try:
+            async with delivery.working():
+                await self._serve(delivery, publisher)
+        except asyncio.CancelledError:
+            await asyncio.shield(delivery.nak())
+            raise
+        await delivery.ack()
+
     def _spawn(self, work: Coroutine[None, None, None], name: str) -> None:
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _take(self, delivery: Delivery) -> None:
-        """Serve one delivery; whatever happens the payer hears of it, and the job leaves the queue once it did."""
-        gateway = delivery.call.quote.message.gateway
+    async def _take_and_release(self, delivery: Delivery) -> None:
         try:
-            if len(gateway) != 20:
-                await delivery.dead("its quote names no gateway")
-                return
-            publisher = Publisher(
-                self._broker,
-                gateway=Address(gateway),
-                request=Hash(delivery.request),
-                worker=self._tools.owner,
-            )
-            try:
-                async with delivery.working():
-                    await self._serve(delivery, publisher)
-            except asyncio.CancelledError:
-                await asyncio.shield(delivery.nak())
-                raise
-            await delivery.ack()
+            await self.take(delivery)
+        except PlaitError as error:  # the broker is gone; the job comes again
+            _log.warning("job not ended request=%s error=%s", to_hex(delivery.request), error)
         finally:
             self._room.release()
 
@@ -137,6 +144,9 @@ class WorkerRole:
             )
             try:
                 await serving.answer()
+            except asyncio.CancelledError:
+                await payer.stop()
+                raise
             except BaseException:
                 self._spawn(serving.settle(wait_s=_ABORTED_SETTLE_S), "settle")
                 raise

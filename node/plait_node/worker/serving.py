@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from plait_node.worker.publisher import Publisher
 
 _TRIES = 3
+# A put is found at once; a dead peer only delays its confirmation.
+_DEPOSIT_S = 0.2
 
 _log = logging.getLogger(__name__)
 
@@ -87,9 +89,11 @@ class Serving:
     async def settle(self, *, wait_s: float) -> None:
         """Forward what the payer still pays within `wait_s`, then end the job on every hop."""
         last = self._tried[-1] if self._tried else None
-        if last is not None and last.progress is not None and self._task.quote is not None:
-            await self._payer.paid_to(last.progress.message.to, deadline_s=wait_s)
-        await self._payer.stop()
+        try:
+            if last is not None and last.progress is not None and self._task.quote is not None:
+                await self._payer.paid_to(last.progress.message.to, deadline_s=wait_s)
+        finally:
+            await self._payer.stop()
         settled: set[Address] = set()
         for generation in reversed(self._tried):
             finished = self._done is not None and generation is last
@@ -113,23 +117,19 @@ class Serving:
         await asyncio.gather(*(pool.connect(record) for record in decision.route.records))
         signed = self._tools.signer.job(self._draft(decision))
         self._attempt = signed.message.attempt + 1
-        # Readers of the table come after the answer; nobody waits for a slow peer of the table before it.
-        deposit = asyncio.create_task(self._deposit(signed), name="deposit-job")
-        try:
-            if self._publisher is not None:
-                await self._publisher.job(signed)
-            generation = Generation(
-                self._tools,
-                task=self._task,
-                decision=decision,
-                signed=signed,
-                publisher=self._publisher,
-                payer=self._payer,
-            )
-            self._tried.append(generation)
-            await generation.run()
-        finally:
-            await asyncio.wait([deposit])
+        await self._deposit(signed)
+        if self._publisher is not None:
+            await self._publisher.job(signed)
+        generation = Generation(
+            self._tools,
+            task=self._task,
+            decision=decision,
+            signed=signed,
+            publisher=self._publisher,
+            payer=self._payer,
+        )
+        self._tried.append(generation)
+        await generation.run()
         self._remember(decision, generation)
         self._done = await self._close(generation, decision, signed)
         return self._done
@@ -184,7 +184,7 @@ class Serving:
 
     async def _deposit(self, signed: Signed[Job] | Signed[Receipt]) -> None:
         try:
-            await self._announcer.deposit(signed)
+            await self._announcer.deposit(signed, deadline_s=_DEPOSIT_S)
         except Exception as error:  # noqa: BLE001  a table out of reach must not cost the payer the answer
             _log.warning("deposit failed request=%s error=%s", to_hex(self._task.digest), error)
 
