@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from plait import _recursion as _recursion  # first: see the module
+
 if TYPE_CHECKING:
     from plait.client import AsyncPlait, Plait
 
