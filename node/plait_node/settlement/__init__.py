@@ -1,5 +1,8 @@
-"""Turn vouchers into claims on chain and follow them until they are final."""
+"""Turn vouchers into claims on chain, answer on-chain requests, each exactly once."""
 
 from __future__ import annotations
 
-__all__: list[str] = []
+from plait_node.settlement.claimer import Claim, Claimer, Policy
+from plait_node.settlement.requests import OnchainRequest, OnchainWatcher
+
+__all__ = ["Claim", "Claimer", "OnchainRequest", "OnchainWatcher", "Policy"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from plait.chain.abi import artifact
 from plait.chain.deploy import deploy
 from plait.chain.deployments import LOCAL, Deployment, Parameters
 from plait.chain.directory import CachedDirectory
@@ -43,8 +44,18 @@ from plait.chain.reader import (
     ServiceKey,
 )
 from plait.chain.rpc import Rpc
+from plait.chain.status import ReceiptStatus, receipt_status
 from plait.chain.values import Block, Log, Receipt
-from plait.chain.writer import ChainWriter, Order, RequestParameters, TxResult, claim_bytes, ids_bytes, skipped_rows
+from plait.chain.writer import (
+    ChainWriter,
+    Order,
+    RequestParameters,
+    TxResult,
+    claim_bytes,
+    ids_bytes,
+    ids_from,
+    skipped_rows,
+)
 
 __all__ = [
     "GATEWAY",
@@ -81,6 +92,7 @@ __all__ = [
     "Patience",
     "PendingError",
     "Receipt",
+    "ReceiptStatus",
     "ReorgError",
     "ReputationError",
     "RequestParameters",
@@ -97,11 +109,14 @@ __all__ = [
     "TxResult",
     "WrongChainError",
     "WrongCodeError",
+    "artifact",
     "canonical",
     "claim_bytes",
     "decode",
     "deploy",
     "ids_bytes",
+    "ids_from",
     "read_logs",
+    "receipt_status",
     "skipped_rows",
 ]

@@ -287,6 +287,11 @@ def ids_bytes(ids: Sequence[int]) -> bytes:
     return b"".join(each.to_bytes(4, "big") for each in ids)
 
 
+def ids_from(data: bytes) -> tuple[int, ...]:
+    """Return the token ids in 4-byte big-endian words."""
+    return tuple(int.from_bytes(data[at : at + 4], "big") for at in range(0, len(data), 4))
+
+
 def _halves(signature: Signature) -> tuple[bytes, bytes]:
     return signature[:32], signature[32:]
 

@@ -26,6 +26,7 @@ from plait.ledger.errors import (
 from plait.ledger.guard import NotSafe, Safe, SigningGuard
 from plait.ledger.journal import Journal
 from plait.ledger.keys import load_key, new_key_file, save_key
+from plait.ledger.outbox import Intent, Outbox, Outcome
 from plait.ledger.payee import Accepted, ChannelState, PayeeBook, Round
 from plait.ledger.payer import PaidJob, PayerBook, PayerChannel
 from plait.ledger.store import Paid
@@ -40,6 +41,7 @@ __all__ = [
     "EndedError",
     "ExitingError",
     "ForeignJournalError",
+    "Intent",
     "Journal",
     "JournalError",
     "KeyFileError",
@@ -48,6 +50,8 @@ __all__ = [
     "LowerAmountError",
     "NewerJournalError",
     "NotSafe",
+    "Outbox",
+    "Outcome",
     "Paid",
     "PaidJob",
     "PayeeBook",
