@@ -9,7 +9,7 @@ NESTED = """
 import sys
 before = sys.getrecursionlimit()
 import plait
-import {later}
+import py_ecc, eth_account, web3, plait.chain, plait_audit, plait_node.engine
 assert sys.getrecursionlimit() == before, sys.getrecursionlimit()
 import json
 try:
@@ -29,10 +29,7 @@ def test_recursion_limit_lifted_before_plait_is_taken_back_and_a_chosen_one_kept
     assert int(done.stdout) == limit
 
 
-@pytest.mark.parametrize("later", ["web3", "eth_account", "py_ecc", "plait_node.engine", "plait_audit", "plait.chain"])
-def test_json_nested_deeply_is_refused_whatever_is_imported_after_plait(later: str) -> None:
-    command = [sys.executable, "-c", NESTED.format(later=later)]
-
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+def test_json_nested_deeply_is_refused_whatever_is_imported_after_plait() -> None:
+    done = subprocess.run([sys.executable, "-c", NESTED], check=False, capture_output=True, text=True, timeout=60)
 
     assert (done.returncode, done.stdout) == (0, "refused\n"), done.stderr
