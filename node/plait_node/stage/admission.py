@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from plait.protocol.checks import (
     CLOCK_TOLERANCE_S,
     MAX_DEADLINE_S,
-    NodeDirectory,
     check_fresh_signer,
     check_job,
     check_request,
@@ -21,14 +20,14 @@ from plait.protocol.checks import (
 from plait.protocol.codec import from_pb, hashes, signed_from_pb
 from plait.protocol.errors import BadRequestError, ChannelUnknownError, DeadlineError, MalformedMessageError
 from plait.protocol.ids import HASH_ZERO, Address, Hash, hash32, to_hex
-from plait.protocol.manifest import Manifest
 from plait.protocol.messages import Job, Pay, Quote, Request, Stage
 from plait.protocol.money import input_price_rounded_up
 from plait.protocol.pb import stage_pb2 as pb
-from plait.protocol.typed import Domain, Signed, digest
+from plait.protocol.typed import Signed, digest
 from plait.protocol.windows import WINDOW_STEPS, Cut
-from plait_node.stage.config import Channels, OnChain, StageConfig
+from plait_node.stage.config import Channels, OnChain
 from plait_node.stage.errors import NoRoomError, NotInRouteError
+from plait_node.stage.surroundings import Surroundings
 from plait_node.swarm.records import StoredRecord
 
 
@@ -97,12 +96,7 @@ class Admitted:
 class Admission:
     """The checks of one stage."""
 
-    config: StageConfig
-    manifest: Manifest
-    first: int
-    last: int
-    domain: Domain
-    directory: NodeDirectory
+    around: Surroundings
     channels: Channels
     on_chain: OnChain | None
     clock: Callable[[], float]
@@ -115,13 +109,15 @@ class Admission:
         if not now < request.deadline <= now + MAX_DEADLINE_S + CLOCK_TOLERANCE_S:
             raise DeadlineError(f"the deadline lies between now and {MAX_DEADLINE_S} s from now; check the clock")
         stage = self._place(call)
-        request_digest = digest(self.domain, request)
+        request_digest = digest(self.around.domain, request)
         if call.signed_request is None:
             payer_key = None
             await self._check_on_chain(call, request_digest)
         else:
             payer_key = await self._check_paid(call, call.signed_request, request_digest, now)
-        await check_signer(self.domain, self.directory, call.job, owner=job.worker, request=request, check="job")
+        await check_signer(
+            self.around.domain, self.around.directory, call.job, owner=job.worker, request=request, check="job"
+        )
         cut = Cut(prompt_end=request.input_tokens + job.start)
         return Admitted(
             call=call,
@@ -133,15 +129,15 @@ class Admission:
         )
 
     def _place(self, call: OpenCall) -> Stage:
-        route, config = call.job.message.route, self.config
+        route, config, engine = call.job.message.route, self.around.config, self.around.engine
         if call.stage >= len(route) or route[call.stage].node != config.owner:
             raise NotInRouteError(f"stage {call.stage} of the route is not this node, {to_hex(config.owner)}")
         stage = route[call.stage]
-        if (stage.first, stage.last) != (self.first, self.last):
-            raise NotInRouteError(f"this node serves blocks {self.first} to {self.last}; read its record again")
+        if (stage.first, stage.last) != (engine.first, engine.last):
+            raise NotInRouteError(f"this node serves blocks {engine.first} to {engine.last}; read its record again")
         if stage.price < config.price:
             raise NotInRouteError(f"this node's price is {config.price}, the route offers {stage.price}")
-        if call.job.message.profile != config.profile or call.request.model != self.manifest.model_id:
+        if call.job.message.profile != config.profile or call.request.model != engine.manifest.model_id:
             raise NotInRouteError("this node serves another model or profile; read its record again")
         if call.job.message.row != 0:
             raise NotInRouteError("this version replaces no stage inside a job; open a new attempt at row 0")
@@ -153,17 +149,26 @@ class Admission:
         quote, request = call.quote, call.request
         if quote is None or call.pay is None:
             raise BadRequestError("a signed request comes with its quote and with the Pay that covers its input")
+        blocks = self.around.engine.manifest.blocks
         # The gateway accepted the request while the quote was good; later attempts still run under it.
         check_request(quote.message, request, now=min(now, quote.message.expires))
-        check_job(quote.message, request, call.job.message, request_digest=request_digest, blocks=self.manifest.blocks)
-        payer_key = signed.signer(self.domain)
-        pay, terms = call.pay.message, terms_of(quote.message, self.config.profile)
-        if pay.request != request_digest or call.pay.signer(self.domain) != payer_key or terms is None:
+        check_job(
+            quote.message,
+            request,
+            call.job.message,
+            request_digest=request_digest,
+            blocks=self.around.engine.manifest.blocks,
+        )
+        payer_key = signed.signer(self.around.domain)
+        pay, terms = call.pay.message, terms_of(quote.message, self.around.config.profile)
+        if pay.request != request_digest or call.pay.signer(self.around.domain) != payer_key or terms is None:
             raise BadRequestError("the Pay is not the payer's own for this request")
         if pay.amount < input_price_rounded_up(request.input_tokens, terms.input_price):
             raise BadRequestError("the Pay does not cover the input; forward the payer's next one")
         _, slot = await asyncio.gather(
-            check_fresh_signer(self.domain, self.directory, quote, owner=request.gateway, now=now, check="quote"),
+            check_fresh_signer(
+                self.around.domain, self.around.directory, quote, owner=request.gateway, now=now, check="quote"
+            ),
             self.channels.channel(request.payer, request.gateway, payer_key),
         )
         if not slot.deposit:
@@ -178,7 +183,7 @@ class Admission:
             raise BadRequestError("the job belongs to another request or profile")
         if job.closes_at != closes_at(request) or job.start > request.max_tokens:
             raise BadRequestError("the job's closesAt or start is not the request's")
-        check_route(job.route, self.manifest.blocks)
+        check_route(job.route, self.around.engine.manifest.blocks)
         if self.on_chain is None or not await self.on_chain(request, request_digest):
             raise BadRequestError("the chain knows no open request like this one")
 

@@ -9,25 +9,24 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from plait.protocol.checks import NodeDirectory, check_signer
+from plait.protocol.checks import check_signer
 from plait.protocol.codec import fault_to_pb, signed_to_pb
 from plait.protocol.errors import Fault, PlaitError, VerificationError
 from plait.protocol.ids import Address, Hash, to_hex
 from plait.protocol.messages import Leaf
 from plait.protocol.money import stage_fee_of
 from plait.protocol.pb import stage_pb2 as pb
-from plait.protocol.typed import Domain, Signed
+from plait.protocol.typed import Signed
 from plait.protocol.windows import WINDOW_STEPS
 from plait_node.commit import CommitError, RowHashes, RowOrderError, StageCommitter
 from plait_node.engine.errors import BadRowsError
 from plait_node.stage.admission import Admitted
 from plait_node.stage.compute import Draw, StepDone, StepWork, compute_step
-from plait_node.stage.config import Engine, StageConfig
+from plait_node.stage.config import Engine
 from plait_node.stage.credit import CreditLine
-from plait_node.stage.engine_thread import EngineThread
 from plait_node.stage.errors import PrefixGoneError, StageError, UnpaidError, UpstreamError
-from plait_node.stage.facts import StageFacts
-from plait_node.stage.prefix import CachedWindow, PrefixStore
+from plait_node.stage.prefix import CachedWindow
+from plait_node.stage.surroundings import Surroundings
 from plait_node.wire import Link, LinkClosedError, MalformedFrameError, TensorError, WireError
 from plait_node.wire.identity import MAX_FRAME_BYTES
 from plait_node.wire.tensor import FP32, IDS
@@ -36,19 +35,6 @@ log = logging.getLogger(__name__)
 
 _FRAME_HEAD = 1_024  # bytes of a frame beside its rows, generously
 _INTERNAL = "this stage failed on good input; open a new attempt over another one"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
-    """What all jobs of a stage share."""
-
-    config: StageConfig
-    engine: Engine
-    thread: EngineThread
-    prefixes: PrefixStore
-    domain: Domain
-    directory: NodeDirectory
-    facts: StageFacts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from plait.protocol.ids import Address, Hash, keccak
 from plait.protocol.windows import first_lineage, lineage
 from plait_node.commit import WindowRoots
+from plait_node.stage.config import Engine
 
 _MOST = 65_536  # windows remembered, about 200 bytes each; the engine bounds the rows themselves
 
@@ -32,6 +33,11 @@ class PrefixStore:
         self._in_start = first_lineage(model, first_block=first, profile=profile)
         self._out_start = first_lineage(model, first_block=last, profile=profile)
         self._windows: OrderedDict[Hash, CachedWindow] = OrderedDict()
+
+    @classmethod
+    def of(cls, engine: Engine, profile: Hash) -> PrefixStore:
+        """Return an empty store for an engine's blocks."""
+        return cls(model=engine.manifest.model_id, profile=profile, first=engine.first, last=engine.last)
 
     def find(self, payer: Address, keys: Sequence[Hash]) -> list[CachedWindow]:
         """Return what is known of the leading keys."""

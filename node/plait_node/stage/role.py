@@ -31,10 +31,11 @@ from plait_node.stage.errors import (
     StageBusyError,
 )
 from plait_node.stage.facts import StageFacts
-from plait_node.stage.job import StageJob, Surroundings
+from plait_node.stage.job import StageJob
 from plait_node.stage.neighbours import Dials, Neighbours, destination_of
 from plait_node.stage.payments import HopPay, Till
 from plait_node.stage.prefix import CachedWindow, PrefixStore, own_key
+from plait_node.stage.surroundings import Surroundings
 from plait_node.swarm.errors import BadRecordError
 from plait_node.wire import Link, MalformedFrameError, WireError
 
@@ -64,35 +65,21 @@ class StageRole:
         on_payment: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._config = config
-        self._engine = engine
-        self._key = key
-        self._sign = sign
+        self._config, self._engine, self._sign = config, engine, sign
         self._on_payment = on_payment
         self._clock = clock
         self._thread = EngineThread()
         self.facts = StageFacts(free_steps=engine.free_steps)
-        manifest = engine.manifest
-        self._admission = Admission(
-            config=config,
-            manifest=manifest,
-            first=engine.first,
-            last=engine.last,
-            domain=domain,
-            directory=directory,
-            channels=channels,
-            on_chain=on_chain,
-            clock=clock,
-        )
         self._around = Surroundings(
             config=config,
             engine=engine,
             thread=self._thread,
-            prefixes=PrefixStore(model=manifest.model_id, profile=config.profile, first=engine.first, last=engine.last),
+            prefixes=PrefixStore.of(engine, config.profile),
             domain=domain,
             directory=directory,
             facts=self.facts,
         )
+        self._admission = Admission(around=self._around, channels=channels, on_chain=on_chain, clock=clock)
         self._till = Till(config=config, key=key, domain=domain, channels=channels, payees=payees, clock=clock)
         self._neighbours = Neighbours(dialer, self._adopt)
         self._jobs: dict[Hash, StageJob] = {}

@@ -12,7 +12,7 @@ from plait.protocol.checks import check_leaf_chain
 from plait.protocol.ids import HASH_ZERO, Address, Hash
 from plait.protocol.messages import Leaf
 from plait.protocol.typed import Domain, Key, Signed
-from plait.protocol.windows import NO_TOKEN, Cut, id_bytes, row_hash, salted_root, window_root
+from plait.protocol.windows import NO_TOKEN, Cut, Window, id_bytes, row_hash, salted_root, window_root
 from plait_node.commit import (
     DisagreementError,
     LeafError,
@@ -74,11 +74,14 @@ def test_sign_two_stages_leaves_cover_every_step_and_join(prompt: int, extra: in
         second.add_upstream(leaf)
     lower += second.sign_ready()
 
-    windows = cut.windows(end)
-    assert len(upper) == len(lower) == len(windows)
     assert first.complete
     assert second.complete
     assert first.steps == second.steps == end
+    check_joined(upper, lower, cut.windows(end))
+
+
+def check_joined(upper: list[Signed[Leaf]], lower: list[Signed[Leaf]], windows: list[Window]) -> None:
+    assert len(upper) == len(lower) == len(windows)
     for window in windows:
         up, down = upper[window.index], lower[window.index]
         previous = window.index - 1

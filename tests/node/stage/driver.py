@@ -122,37 +122,11 @@ class Task:
         again: Task | None = None,
     ) -> Task:
         quote = driver.gateway.key.signed(DOMAIN, _quote(driver))
-        asked = Request(
-            payer=driver.payer.address,
-            gateway=driver.gateway.owner,
-            quote=quote.struct_hash(),
-            model=MANIFEST.model_id,
-            profiles=(PROFILE,),
-            prompt=HASH_ZERO,
-            sampling=Sampling(temperature=temperature, top_p=1_000_000, top_k=0, stop=HASH_ZERO),
-            input_tokens=len(prompt),
-            max_tokens=max_tokens,
-            max_price=1_000_000,
-            seed=random_hash(),
-            nonce=random_hash(),
-            deadline=int(time.time()) + 600,
-        )
-        signed = driver.payer.signed(DOMAIN, replace(asked, **(request or {})))
+        asked = replace(_request(driver, quote, len(prompt), max_tokens, temperature), **(request or {}))
+        signed = driver.payer.signed(DOMAIN, asked)
         if again is not None:
             quote, signed = again.quote, again.request
-        asked = signed.message
-        record = Job(
-            request=digest(DOMAIN, asked),
-            attempt=attempt,
-            worker=driver.identity.owner,
-            route=tuple(node.stage for node in driver.net.nodes),
-            profile=PROFILE,
-            choice=HASH_ZERO,
-            start=0,
-            row=0,
-            tokens=HASH_ZERO,
-            closes_at=asked.deadline + 1_800,
-        )
+        record = _job(driver, signed.message, attempt)
         paid = input_price_rounded_up(len(prompt), INPUT_PRICE)
         pay = Pay(request=record.request, voucher=HASH_ZERO, amount=paid, to=0)
         return cls(
@@ -353,6 +327,39 @@ def _quote(driver: Driver) -> Quote:
         max_input=400,
         max_output=100,
         expires=int(time.time()) + 60,
+    )
+
+
+def _request(driver: Driver, quote: Signed[Quote], tokens: int, max_tokens: int, temperature: int) -> Request:
+    return Request(
+        payer=driver.payer.address,
+        gateway=driver.gateway.owner,
+        quote=quote.struct_hash(),
+        model=MANIFEST.model_id,
+        profiles=(PROFILE,),
+        prompt=HASH_ZERO,
+        sampling=Sampling(temperature=temperature, top_p=1_000_000, top_k=0, stop=HASH_ZERO),
+        input_tokens=tokens,
+        max_tokens=max_tokens,
+        max_price=1_000_000,
+        seed=random_hash(),
+        nonce=random_hash(),
+        deadline=int(time.time()) + 600,
+    )
+
+
+def _job(driver: Driver, request: Request, attempt: int) -> Job:
+    return Job(
+        request=digest(DOMAIN, request),
+        attempt=attempt,
+        worker=driver.identity.owner,
+        route=tuple(node.stage for node in driver.net.nodes),
+        profile=PROFILE,
+        choice=HASH_ZERO,
+        start=0,
+        row=0,
+        tokens=HASH_ZERO,
+        closes_at=request.deadline + 1_800,
     )
 
 
