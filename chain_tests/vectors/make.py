@@ -491,14 +491,8 @@ def hybrid(before: Json, secret: bytes, info: bytes) -> Json:
 
 
 def manifests() -> Json:
-    profile = {
-        "accumulate": "fp32",
-        "decodeCodec": "fp32",
-        "name": "fp32-strict",
-        "prefillCodec": "fp32",
-        "sampler": "plait/1",
-        "weights": "fp32",
-    }
+    profile = dict.fromkeys(("accumulate", "decodeCodec", "prefillCodec", "weights"), "fp32")
+    profile |= {"name": "fp32-strict", "sampler": "plait/1"}
     tensors = [["b.weight", "F32", [4], "b"], ["a.weight", "Q4_1", [2, 64], "a"], ["a.bias", "F32", [2], "c"]]
     for tensor in tensors:
         tensor[3] = hexed(hashlib.sha256(tensor[3].encode()).digest())

@@ -25,7 +25,7 @@ from plait.protocol.codec import (
     signed_from_pb,
     signed_to_pb,
 )
-from plait.protocol.errors import MalformedMessageError, RefusedError, error_from_fault
+from plait.protocol.errors import InternalError, MalformedMessageError, RefusedError, error_from_fault
 from plait.protocol.ids import Address, Hash, hash32, to_hex
 from plait.protocol.messages import Ack, Cancel, Prekey, Quote, Request, Resume, Voucher
 from plait.protocol.pb import gateway_pb2, signed_pb2
@@ -196,8 +196,8 @@ class GatewayClient:
             fault = parse(signed_pb2.Fault, data)
         except MalformedMessageError:
             fault = signed_pb2.Fault()
-        if not fault.code:
-            return GatewayDownError(self.url, f"HTTP {response.status_code}")
+        if not fault.code or fault.code == InternalError.code:  # it may have acted all the same: ask again
+            return GatewayDownError(self.url, fault_from_pb(fault).text or f"HTTP {response.status_code}")
         return error_from_fault(fault_from_pb(fault))
 
     def _acknowledged(self, received: signed_pb2.Acknowledgement) -> Acknowledged:

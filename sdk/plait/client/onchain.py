@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from plait.chain.writer import Order
 from plait.client.answers import OnChainAnswer
-from plait.client.call import ChatMessage, check_call
+from plait.client.call import Call, ChatMessage, check_call
+from plait.client.catalogue import Served
 from plait.client.errors import ClientError, InvalidArgumentError
 from plait.protocol.commitments import ids_from
 from plait.protocol.errors import UnknownModelError
@@ -52,23 +53,8 @@ class AsyncRequests:
             max_price=None,
             timeout_s=deadline_s,
         )
-        edge = await self._client.edge()
         served = await (await self._client.catalogue()).find(call.model)
-        prompt = served.tokenizer.render(call.messages)
-        head, _ = await edge.heads()
-        order = Order(
-            gateway=served.gateways[0].owner,
-            model=served.manifest.model_id,
-            profile=served.manifest.profiles[0].profile_id,
-            sampling=call.sampling(ContentKey.public()),
-            max_tokens=max_tokens,
-            fee=fee,
-            deadline=head.timestamp + deadline_s,
-        )
-        sent = (await edge.submit_request(order, prompt)).event("Requested")
-        if sent is None:
-            raise ClientError("the transaction emitted no Requested event; is this deployment file the chain's?")
-        return int(sent["id"])
+        return await self._send(call, served, fee=fee, max_tokens=max_tokens, deadline_s=deadline_s)
 
     async def wait(self, request: int, *, timeout: float = 60.0, model: str | None = None) -> OnChainAnswer:
         """Return the answer once a transaction carries it; raise `ClientError` after `timeout` seconds."""
@@ -90,6 +76,24 @@ class AsyncRequests:
             transaction=to_hex(found.transaction),
             gas_used=found.gas_used,
         )
+
+    async def _send(self, call: Call, served: Served, *, fee: int, max_tokens: int, deadline_s: int) -> int:
+        edge = await self._client.edge()
+        prompt = served.tokenizer.render(call.messages)
+        head, _ = await edge.heads()
+        order = Order(
+            gateway=served.gateways[0].owner,
+            model=served.manifest.model_id,
+            profile=served.manifest.profiles[0].profile_id,
+            sampling=call.sampling(ContentKey.public()),
+            max_tokens=max_tokens,
+            fee=fee,
+            deadline=head.timestamp + deadline_s,
+        )
+        sent = (await edge.submit_request(order, prompt)).event("Requested")
+        if sent is None:
+            raise ClientError("the transaction emitted no Requested event; is this deployment file the chain's?")
+        return int(sent["id"])
 
     async def _decoded(self, model: str, ids: list[int]) -> str:
         try:

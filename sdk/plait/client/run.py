@@ -258,20 +258,27 @@ class Run:
         failures = 0
         while True:
             why: PlaitError = GatewayDownError(self._gateway.url, "it closed the stream before the answer ended")
+            before = self._sequence
             try:
-                async with aclosing(self._gateway.events(self._resume())) as events:
-                    async for sequence, event in events:
-                        if sequence > self._sequence:
-                            self._sequence, failures = sequence, 0
-                            yield event
+                async with aclosing(self._connection()) as events:
+                    async for event in events:
+                        yield event
             except GatewayDownError as error:
                 why = error
+            failures = failures + 1 if self._sequence == before else 1
             late = self._clock() > self.prepared.request.deadline + 2 * RESUME_LIFE_S
-            if late or failures == len(_BACKOFF):
+            if late or failures > len(_BACKOFF):
                 why.moved = self.paid > 0
                 raise why
-            await asyncio.sleep(_BACKOFF[failures])
-            failures += 1
+            await asyncio.sleep(_BACKOFF[failures - 1])
+
+    async def _connection(self) -> AsyncGenerator[gateway_pb2.ResultEvent]:
+        """Yield what one connection brings beyond what came before."""
+        async with aclosing(self._gateway.events(self._resume())) as events:
+            async for sequence, event in events:
+                if sequence > self._sequence:
+                    self._sequence = sequence
+                    yield event
 
     def _resume(self) -> Signed[Resume]:
         expires = int(self._clock()) + RESUME_LIFE_S

@@ -212,6 +212,14 @@ async def test_create_gateway_restarts_before_last_voucher_nothing_is_lost(world
     assert world.gateway.payments[-1] == (price(TOKENS), TOKENS)
 
 
+async def test_create_gateway_fails_inside_asks_again(world: World) -> None:
+    world.gateway.refuse["/v1/jobs"] = [Fault(code="internal", text="disk full", retry=True), 502]
+    async with world.client() as client:
+        answer = await client.chat.completions.create(model="tiny", messages=CHAT, max_tokens=200)
+    assert answer.acknowledged
+    assert world.gateway.payments[0] == (price(0), 0)
+
+
 async def test_create_after_a_lost_voucher_sends_it_first(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("plait.client.purse._PATIENCE", (0.0,))
     world.gateway.refuse["/v1/vouchers"] = [0, httpx.ConnectError, httpx.ConnectError]
