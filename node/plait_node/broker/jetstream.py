@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 from nats.aio.msg import Msg
@@ -58,6 +58,14 @@ class NatsBroker:
             await connection.close()
             raise
         return cls(connection, ack_wait_s=ack_wait_s)
+
+    async def __aenter__(self) -> Self:
+        """Return the connection; leaving the block closes it."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close."""
+        await self.close()
 
     async def publish_job(self, group: bytes, priority: int, call: gateway_pb2.JobCall, *, request: bytes) -> bool:
         """Hand a job to a group; return False when this request was published before."""

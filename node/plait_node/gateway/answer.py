@@ -26,11 +26,11 @@ from plait.protocol.messages import Finish, Job, Leaf, Progress, Quote, Receipt,
 from plait.protocol.money import job_price
 from plait.protocol.pb import gateway_pb2
 from plait.protocol.sealing import MAX_CHUNK_IDS, MAX_NOTE_BYTES
-from plait.protocol.typed import Domain, Signed, struct_hash
+from plait.protocol.typed import Signed, struct_hash
 from plait_node.broker import Result
 from plait_node.broker.subjects import NOBODY
 from plait_node.gateway.errors import WithheldError
-from plait_node.gateway.faces import Deposits, Found, NodeDirectory
+from plait_node.gateway.faces import Found, Outside
 from plait_node.gateway.windows import Attempt
 
 Kind = Literal["job", "chunk", "progress", "receipt", "error"]
@@ -54,22 +54,12 @@ class Event:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class World:
-    """What an answer is judged against, and how long to wait for it."""
-
-    domain: Domain
-    directory: NodeDirectory
-    deposits: Deposits
-    patience_s: float = 5.0
-
-
 class Answer:
     """Takes the broker's results of one request in order, gives the events to deliver."""
 
     def __init__(
         self,
-        world: World,
+        outside: Outside,
         quote: Quote,
         request: Request,
         *,
@@ -80,7 +70,7 @@ class Answer:
         on_drop: Callable[[str], None] = lambda _: None,
     ) -> None:
         """`proven` holds the sequences of jobs and receipts that the DHT confirmed before a restart."""
-        self._world, self._quote, self._request = world, quote, request
+        self._outside, self._quote, self._request = outside, quote, request
         self._name, self._blocks = name, blocks
         self._proven, self._on_proven, self._on_drop = proven, on_proven, on_drop
         self._attempts: list[Attempt] = []
@@ -147,7 +137,7 @@ class Answer:
         self._check_start(job)
         if result.sequence not in self._proven:
             await self._check_chain(signed)
-            if not await self._deposited("job", signed, job.worker, self._world.deposits.job):
+            if not await self._deposited("job", signed, job.worker, self._outside.lookup.job):
                 return self._drop("superseded")
             self._on_proven(result.sequence)
         events = [*self._release(), _event(result, "job")]
@@ -181,7 +171,7 @@ class Answer:
             return self._drop("old_attempt")
         leaves = [codec.signed_from_pb(leaf, Leaf) for leaf in received.leaves]
         await self._patiently(
-            lambda: attempt.accept(progress, leaves, domain=self._world.domain, directory=self._world.directory)
+            lambda: attempt.accept(progress, leaves, domain=self._outside.domain, directory=self._outside.directory)
         )
         event = _event(result, "progress")
         if attempt.surely_over:
@@ -197,7 +187,7 @@ class Answer:
         if result.sequence not in self._proven:
             worker = self._attempts[-1].job.worker
             await self._signed_by(signed, worker, "receipt")
-            await self._deposited("receipt", signed, worker, self._world.deposits.receipt)
+            await self._deposited("receipt", signed, worker, self._outside.lookup.receipt)
             self._on_proven(result.sequence)
         self.receipt = signed
         return [*self._release(), _event(result, "receipt")]
@@ -232,14 +222,14 @@ class Answer:
         job = signed.message
         await self._signed_by(signed, job.worker, "job")
         for node in {job.worker, *(stage.node for stage in job.route)}:
-            if not await self._patiently(lambda node=node: self._world.directory.active(node)):
+            if not await self._patiently(lambda node=node: self._outside.directory.active(node)):
                 raise VerificationError("job", f"node {to_hex(node)} has no stake or is jailed")
 
     async def _signed_by(self, signed: Signed[Any], owner: Address, check: str) -> None:
         await self._patiently(
             lambda: check_signer(
-                self._world.domain,
-                self._world.directory,
+                self._outside.domain,
+                self._outside.directory,
                 signed,
                 owner=owner,
                 request=self._request,
@@ -259,7 +249,7 @@ class Answer:
         Return False for a job that the worker itself replaced meanwhile: the table keeps the newest alone.
         """
         loop = asyncio.get_running_loop()
-        until = loop.time() + self._world.patience_s
+        until = loop.time() + self._outside.patience_s
         while True:
             why = "there is none"
             try:
@@ -267,14 +257,14 @@ class Answer:
             except PlaitError as error:
                 found, why = None, error.text
             if found is not None:
-                if found.covers(self._world.domain, signed):
+                if found.covers(self._outside.domain, signed):
                     return True
                 if _newer(found, signed.message):
                     return False
                 why = "it is another one"
             if loop.time() >= until:
                 raise VerificationError(what, f"the DHT's record of {to_hex(worker)} does not confirm it: {why}")
-            await asyncio.sleep(min(_RETRY_S, self._world.patience_s))
+            await asyncio.sleep(min(_RETRY_S, self._outside.patience_s))
 
     def _check_receipt(self, receipt: Receipt) -> None:
         done = [attempt.progress for attempt in self._attempts if attempt.progress]
@@ -297,7 +287,7 @@ class Answer:
     async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
         """Ask the chain again while it is away, until patience ends: that is nobody's guilt."""
         loop = asyncio.get_running_loop()
-        until = loop.time() + self._world.patience_s
+        until = loop.time() + self._outside.patience_s
         while True:
             try:
                 return await ask()
@@ -307,7 +297,7 @@ class Answer:
                 if loop.time() >= until:
                     text = f"the gateway cannot check the answer against the chain now ({error.text}); resume later"
                     raise BusyError(text) from error
-                await asyncio.sleep(min(_RETRY_S, self._world.patience_s))
+                await asyncio.sleep(min(_RETRY_S, self._outside.patience_s))
 
     def _release(self) -> list[Event]:
         held, self._held = self._held, []

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
 
 from plait.protocol.checks import CLOCK_TOLERANCE_S
 from plait.protocol.errors import ClockError
 from plait.protocol.ids import Address, Hash, channel_id
-from plait_node.gateway.faces import Chain, Slot
+from plait_node.gateway.faces import Outside, Slot
 
 _FRESH_S = 5.0
 _CLOCK_FRESH_S = 15.0
@@ -18,8 +17,8 @@ _MOST = 10_000
 class ChannelView:
     """The slots of channels that pay this node, at most a few seconds old."""
 
-    def __init__(self, chain: Chain, me: Address, clock: Callable[[], float]) -> None:
-        self._chain, self._me, self._clock = chain, me, clock
+    def __init__(self, outside: Outside) -> None:
+        self._chain, self._me, self._clock = outside.chain, outside.me, outside.clock
         self._slots: OrderedDict[Hash, tuple[float, Slot]] = OrderedDict()
         self._clock_checked = float("-inf")
 

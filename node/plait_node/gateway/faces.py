@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
+from plait.ledger import PayeeBook
 from plait.protocol.checks import NodeDirectory
 from plait.protocol.ids import Address, Hash
 from plait.protocol.messages import Job, Receipt
-from plait.protocol.typed import Domain, Signed
+from plait.protocol.typed import Domain, Key, Signed
+from plait_node.broker import Broker
 
 
 class Slot(Protocol):
@@ -75,4 +79,21 @@ class Deposits(Protocol):
         ...
 
 
-__all__ = ["Chain", "Deposits", "Found", "Head", "NodeDirectory", "Slot"]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outside:
+    """Who this gateway is, and everything it leans on; its parts share it."""
+
+    me: Address
+    key: Key
+    domain: Domain
+    book: PayeeBook
+    broker: Broker
+    directory: NodeDirectory
+    chain: Chain
+    lookup: Deposits
+    notify: Callable[[], None]
+    clock: Callable[[], float]
+    patience_s: float
+
+
+__all__ = ["Chain", "Deposits", "Found", "Head", "NodeDirectory", "Outside", "Slot"]

@@ -7,9 +7,9 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from plait.ledger import Accepted, ExitingError, PayeeBook
+from plait.ledger import Accepted, ExitingError
 from plait.protocol import codec
-from plait.protocol.checks import NodeDirectory, check_request, dearest_price, key_valid
+from plait.protocol.checks import check_request, dearest_price, key_valid
 from plait.protocol.codec import Payment
 from plait.protocol.errors import (
     BadRequestError,
@@ -21,10 +21,11 @@ from plait.protocol.errors import (
 from plait.protocol.ids import Address, Hash, channel_id, keccak, to_hex
 from plait.protocol.messages import MAX_WORKERS, Ack, Quote, Request
 from plait.protocol.pb import gateway_pb2, signed_pb2
-from plait.protocol.typed import Domain, Key, Signed, struct_hash
-from plait_node.broker import Broker, BrokerError
+from plait.protocol.typed import Signed, struct_hash
+from plait_node.broker import BrokerError
 from plait_node.gateway.channels import ChannelView
 from plait_node.gateway.errors import BrokerAwayError, ConflictingJobError
+from plait_node.gateway.faces import Outside
 from plait_node.gateway.metrics import GatewayMetrics
 from plait_node.gateway.offers import OfferBook
 from plait_node.gateway.store import JobStore, StoredJob
@@ -49,21 +50,10 @@ class Call:
 class Till:
     """Accepts payments: on disk before the Ack, told to settlement when jobs end."""
 
-    def __init__(
-        self,
-        *,
-        book: PayeeBook,
-        store: JobStore,
-        channels: ChannelView,
-        domain: Domain,
-        key: Key,
-        notify: Callable[[], None],
-        metrics: GatewayMetrics,
-        clock: Callable[[], float],
-    ) -> None:
-        self._book, self._store, self._channels = book, store, channels
-        self._domain, self._key, self._notify = domain, key, notify
-        self._metrics, self._clock = metrics, clock
+    def __init__(self, outside: Outside, store: JobStore, channels: ChannelView, metrics: GatewayMetrics) -> None:
+        self._store, self._channels, self._metrics = store, channels, metrics
+        self._book, self._domain, self._key = outside.book, outside.domain, outside.key
+        self._notify, self._clock = outside.notify, outside.clock
         self.on_ended: Callable[[Hash], None] = lambda _: None
 
     async def accept(self, payment: Payment, *, payer: Address, signer: Address) -> Accepted:
@@ -102,22 +92,11 @@ class Intake:
     """Takes jobs, each request once."""
 
     def __init__(
-        self,
-        *,
-        me: Address,
-        domain: Domain,
-        directory: NodeDirectory,
-        broker: Broker,
-        store: JobStore,
-        till: Till,
-        channels: ChannelView,
-        offers: OfferBook,
-        book: PayeeBook,
-        clock: Callable[[], float],
+        self, outside: Outside, store: JobStore, *, till: Till, channels: ChannelView, offers: OfferBook
     ) -> None:
-        self._me, self._domain, self._directory = me, domain, directory
-        self._broker, self._store, self._till = broker, store, till
-        self._channels, self._offers, self._book, self._clock = channels, offers, book, clock
+        self._store, self._till, self._channels, self._offers = store, till, channels, offers
+        self._me, self._domain, self._directory = outside.me, outside.domain, outside.directory
+        self._broker, self._book, self._clock = outside.broker, outside.book, outside.clock
         self._locks: dict[Hash, asyncio.Lock] = {}
 
     async def take(self, body: bytes) -> tuple[StoredJob, signed_pb2.Acknowledgement]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from plait.protocol import codec
-from plait.protocol.checks import CLOCK_TOLERANCE_S, PREKEY_LIFE_S, NodeDirectory, check_fresh_signer
+from plait.protocol.checks import CLOCK_TOLERANCE_S, PREKEY_LIFE_S, check_fresh_signer
 from plait.protocol.errors import (
     BusyError,
     NoRouteError,
@@ -21,9 +21,10 @@ from plait.protocol.ids import Address, Group, Hash, group_id, keccak, to_hex
 from plait.protocol.messages import MAX_PROFILES, MAX_WORKERS, Prekey, Quote, Record, Terms, Worker
 from plait.protocol.money import MILLION
 from plait.protocol.pb import gateway_pb2
-from plait.protocol.typed import Domain, Key, Signed
-from plait_node.broker import Broker, BrokerError
+from plait.protocol.typed import Signed
+from plait_node.broker import BrokerError
 from plait_node.gateway.errors import BrokerAwayError
+from plait_node.gateway.faces import Outside
 from plait_node.gateway.shelf import ModelShelf
 
 _LOG = logging.getLogger(__name__)
@@ -55,19 +56,10 @@ class Offer:
 class OfferBook:
     """Reads the bucket of offers at most once a second."""
 
-    def __init__(
-        self,
-        *,
-        broker: Broker,
-        directory: NodeDirectory,
-        shelf: ModelShelf,
-        domain: Domain,
-        me: Address,
-        key: Key,
-        clock: Callable[[], float],
-    ) -> None:
-        self._broker, self._directory, self._shelf = broker, directory, shelf
-        self._domain, self._me, self._key, self._clock = domain, me, key, clock
+    def __init__(self, outside: Outside, shelf: ModelShelf) -> None:
+        self._shelf = shelf
+        self._broker, self._directory, self._clock = outside.broker, outside.directory, outside.clock
+        self._domain, self._me, self._key = outside.domain, outside.me, outside.key
         self._offers: tuple[Offer, ...] = ()
         self._read_at = float("-inf")
 

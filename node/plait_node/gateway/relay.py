@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
-from plait.ledger import PayeeBook
 from plait.protocol.errors import (
     BusyError,
     DeadlineError,
@@ -18,9 +17,10 @@ from plait.protocol.errors import (
 )
 from plait.protocol.ids import Address
 from plait.protocol.receipts import RECEIPT, ReceiptLeaf
-from plait_node.broker import Broker, BrokerError
-from plait_node.gateway.answer import Answer, Event, World, fault_event
+from plait_node.broker import BrokerError
+from plait_node.gateway.answer import Answer, Event, fault_event
 from plait_node.gateway.errors import BrokerAwayError, StoppedError
+from plait_node.gateway.faces import Outside
 from plait_node.gateway.metrics import GatewayMetrics
 from plait_node.gateway.store import JobStore, StoredJob, Verdict
 from plait_node.gateway.worker_line import WorkerLine
@@ -37,14 +37,10 @@ _PASSING = (BusyError, BrokerAwayError, StoppedError, InternalError)
 class RelayParts:
     """What every relay of a gateway shares."""
 
-    me: Address
-    broker: Broker
-    book: PayeeBook
+    outside: Outside
     store: JobStore
-    world: World
     line: WorkerLine
     metrics: GatewayMetrics
-    clock: Callable[[], float]
 
 
 class Relay:
@@ -53,16 +49,17 @@ class Relay:
     def __init__(self, parts: RelayParts, job: StoredJob, *, blocks: int) -> None:
         self.job = job
         self._parts = parts
+        self._outside = parts.outside
         self._events: list[Event] = []
         self._changed = asyncio.Condition()
         self._done = False
         self._current = 0  # the result being judged
         self._through = 0  # the last one that passed
-        self._started = parts.clock()
+        self._started = self._outside.clock()
         verdict = parts.store.verdict(job.name)
         self._known = verdict
         self._answer = Answer(
-            parts.world,
+            parts.outside,
             job.quote,
             job.request,
             name=job.name,
@@ -130,7 +127,7 @@ class Relay:
         if self._known is not None:
             await self._read_again(self._known)
             return
-        left = self.job.deadline - self._parts.clock()
+        left = self.job.deadline - self._outside.clock()
         try:
             async with asyncio.timeout(max(left, 1.0)):
                 await self._read(until=None)
@@ -151,7 +148,7 @@ class Relay:
     async def _read(self, *, until: int | None) -> None:
         if until == 0:
             return
-        results = self._parts.broker.results(self._parts.me, self.job.name)
+        results = self._outside.broker.results(self._outside.me, self.job.name)
         try:
             async for result in results:
                 if until is not None and result.sequence > until:
@@ -173,7 +170,7 @@ class Relay:
             if event.kind == "job" and self._known is None:
                 await self._parts.line.remind(self.job, self._answer.worker)
             if event.kind == "chunk" and not any(seen.kind == "chunk" for seen in self._events):
-                self._parts.metrics.first_chunk.observe(max(0.0, self._parts.clock() - self._started))
+                self._parts.metrics.first_chunk.observe(max(0.0, self._outside.clock() - self._started))
         if any(event.kind in ("progress", "receipt") for event in events):
             self._earn()
         if self._answer.receipt is not None:
@@ -187,18 +184,18 @@ class Relay:
     def _earn(self) -> None:
         price = self._answer.price()
         if price and self._parts.store.raise_earned(self.job.name, price):
-            self._parts.book.earn(self.job.channel, self.job.name, price)
+            self._outside.book.earn(self.job.channel, self.job.name, price)
 
     def _end(self) -> None:
         receipt = self._answer.receipt
         if receipt is None:
             return
-        digest = receipt.digest(self._parts.world.domain)
+        digest = receipt.digest(self._outside.domain)
         leaf = ReceiptLeaf(
             kind=RECEIPT, hash=digest, hop_amount=receipt.message.price, windows_paid=self._answer.windows
         )
         self._parts.store.add_receipt(self.job.name, digest, receipt)
-        self._parts.book.end_job(self.job.channel, self.job.name, leaf)
+        self._outside.book.end_job(self.job.channel, self.job.name, leaf)
         if self._known is None:
             self._parts.store.set_verdict(self.job.name, self._current, None)
             self._parts.metrics.jobs.labels(outcome="receipt").inc()

@@ -25,10 +25,10 @@ from plait.protocol.messages import Cancel, Resume
 from plait.protocol.pb import gateway_pb2, signed_pb2
 from plait.protocol.typed import Domain, Key, Signed
 from plait_node.broker import Broker, BrokerError
-from plait_node.gateway.answer import Event, World
+from plait_node.gateway.answer import Event
 from plait_node.gateway.channels import ChannelView
 from plait_node.gateway.errors import UnknownFileError
-from plait_node.gateway.faces import Chain, Deposits
+from plait_node.gateway.faces import Chain, Deposits, Outside
 from plait_node.gateway.intake import Intake, Till
 from plait_node.gateway.limits import MOST_STREAMS, STREAMS_A_REQUEST
 from plait_node.gateway.metrics import GatewayMetrics
@@ -65,50 +65,32 @@ class Gateway:
         patience_s: float = 5.0,
     ) -> None:
         """`notify` tells settlement that jobs ended; `patience_s` is how long the DHT and the chain may lag."""
-        self.metrics = GatewayMetrics()
-        self.owner = owner
-        self.clock = clock
-        self._domain, self._broker, self._book = domain, broker, book
-        self._store = JobStore(store)
-        self.shelf = ModelShelf(models, clock)
-        channels = ChannelView(chain, owner, clock)
-        self.offers = OfferBook(
-            broker=broker, directory=directory, shelf=self.shelf, domain=domain, me=owner, key=key, clock=clock
-        )
-        self._till = Till(
-            book=book,
-            store=self._store,
-            channels=channels,
-            domain=domain,
+        outside = Outside(
+            me=owner,
             key=key,
-            notify=notify,
-            metrics=self.metrics,
-            clock=clock,
-        )
-        self._till.on_ended = self._forget_soon
-        self._intake = Intake(
-            me=owner,
             domain=domain,
+            book=book,
+            broker=broker,
             directory=directory,
-            broker=broker,
-            store=self._store,
-            till=self._till,
-            channels=channels,
-            offers=self.offers,
-            book=book,
+            chain=chain,
+            lookup=lookup,
+            notify=notify,
             clock=clock,
+            patience_s=patience_s,
         )
-        self._line = WorkerLine(broker)
-        self._parts = RelayParts(
-            me=owner,
-            broker=broker,
-            book=book,
-            store=self._store,
-            world=World(domain=domain, directory=directory, deposits=lookup, patience_s=patience_s),
-            line=self._line,
-            metrics=self.metrics,
-            clock=clock,
-        )
+        self._outside, self.clock = outside, clock
+        self._store = JobStore(store)
+        self.metrics, self.shelf = GatewayMetrics(), ModelShelf(models, clock)
+        self._open(ChannelView(outside))
+
+    def _open(self, channels: ChannelView) -> None:
+        outside, store = self._outside, self._store
+        self.offers = OfferBook(outside, self.shelf)
+        self._till = Till(outside, store, channels, self.metrics)
+        self._till.on_ended = self._forget_soon
+        self._intake = Intake(outside, store, till=self._till, channels=channels, offers=self.offers)
+        self._line = WorkerLine(outside.broker)
+        self._parts = RelayParts(outside=outside, store=store, line=self._line, metrics=self.metrics)
         self._relays: OrderedDict[Hash, Relay] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
         self._listeners: dict[Hash, int] = {}
@@ -147,11 +129,14 @@ class Gateway:
     async def take_voucher(self, body: bytes) -> signed_pb2.Acknowledgement:
         """Journal a payment, pass it on to the worker, acknowledge it; the very same call again is harmless."""
         payment = codec.payment_from_pb(codec.parse(gateway_pb2.VoucherCall, body).payment)
-        job = self._job(payment.pay.message.request)
-        signer = payment.voucher.signer(self._domain)
-        if (payment.voucher.message.payer, signer) != (job.payer, job.signer):
+        # A payer whose job was refused after it had signed sends its payment alone, to have it back as credit.
+        job = self._store.job(payment.pay.message.request)
+        payer, signer = payment.voucher.message.payer, payment.voucher.signer(self._outside.domain)
+        if job is not None and (payer, signer) != (job.payer, job.signer):
             raise BadSignatureError("the voucher is not signed by the key that signed this request")
-        accepted = await self._till.accept(payment, payer=job.payer, signer=signer)
+        accepted = await self._till.accept(payment, payer=payer, signer=signer)
+        if job is None:
+            return self._till.ack(accepted)
         await self._line.pay(job, self._worker_of(job.name), payment)
         if self._store.ended(job.name):
             self._line.forget(job.name)
@@ -169,7 +154,7 @@ class Gateway:
         call = codec.parse(gateway_pb2.ChannelStateCall, body)
         if (len(call.payer), len(call.signer)) != (20, 20):
             raise BadRequestError("name the channel's payer and signer, 20 bytes each")
-        state = self._book.state(Address(call.payer), Address(call.signer))
+        state = self._outside.book.state(Address(call.payer), Address(call.signer))
         if state is None:
             return gateway_pb2.ChannelState()
         ack = self._till.sign_ack(voucher=state.voucher.struct_hash(), at=state.at, credit=state.credit)
@@ -192,7 +177,7 @@ class Gateway:
     def receipts(self, channel: Hash, index: int) -> gateway_pb2.ReceiptListing:
         """Return a channel's ended jobs from a place on."""
         listing = gateway_pb2.ReceiptListing()
-        for leaf in self._book.leaves(channel, index)[:_RECEIPTS_A_CALL]:
+        for leaf in self._outside.book.leaves(channel, index)[:_RECEIPTS_A_CALL]:
             receipt = self._store.receipt(leaf.hash)
             listing.entries.add(leaf=codec.receipt_leaf_to_pb(leaf), receipt=receipt)
         return listing
@@ -207,7 +192,7 @@ class Gateway:
     async def healthy(self) -> bool:
         """Say whether the broker answers."""
         try:
-            await self._broker.offers()
+            await self._outside.broker.offers()
         except BrokerError:
             return False
         return True
@@ -219,7 +204,7 @@ class Gateway:
         return job
 
     def _check_payer(self, job: StoredJob, signed: Signed[Cancel] | Signed[Resume], named: Hash) -> None:
-        if named != job.name or signed.signer(self._domain) != job.signer:
+        if named != job.name or signed.signer(self._outside.domain) != job.signer:
             raise BadSignatureError("sign this call for this request, with the key that signed the request")
 
     def _worker_of(self, name: Hash) -> Address | None:
@@ -272,7 +257,7 @@ class Gateway:
 
     async def _forget(self, name: Hash) -> None:
         try:
-            await self._broker.forget_results(self.owner, name)
+            await self._outside.broker.forget_results(self._outside.me, name)
         except BrokerError as error:
             _LOG.warning("answer not dropped, it goes in two hours request=0x%s error=%s", name.hex(), error)
 

@@ -15,7 +15,8 @@ from plait.protocol import codec
 from plait.protocol.checks import check_quote
 from plait.protocol.ids import Hash, keccak, to_hex
 from plait.protocol.messages import Terms
-from plait.protocol.pb import gateway_pb2
+from plait.protocol.pb import gateway_pb2, signed_pb2
+from plait.protocol.receipts import ABORTED, ReceiptLeaf
 from plait.protocol.typed import Key
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -249,11 +250,17 @@ async def test_same_request_again_is_acknowledged_alike_and_other_content_is_a_c
         assert await stand.broker.backlog(asked.quote.message.group) == 1
 
 
-async def test_voucher_for_an_unknown_request_is_refused(stand: Stand) -> None:
+async def test_payment_of_a_job_that_was_refused_comes_back_as_credit(stand: Stand) -> None:
     async with stand.running() as client:
         asked = stand.ask(await stand.quote(client))
-        response = await stand.send(client, asked.payment)
-    assert (response.status_code, fault(response).code) == (404, "unknown_job")
+        stand.chain.time = NOW + 120
+        assert fault(await stand.submit(client, asked)).code == "clock"
+        assert (await stand.send(client, asked.payment)).status_code == 200
+        leaf = ReceiptLeaf(kind=ABORTED, hash=asked.name, hop_amount=0, windows_paid=0)
+        response = await stand.send(client, stand.payer.channel(stand.me).end_job(asked.name, leaf))
+        assert response.status_code == 200
+        credit = signed_pb2.Acknowledgement.FromString(response.content).credit
+        assert codec.amount_from(credit) == 40
 
 
 async def test_voucher_that_skips_another_requests_payment_is_stale(stand: Stand) -> None:
