@@ -157,7 +157,7 @@ class Admission:
             request,
             call.job.message,
             request_digest=request_digest,
-            blocks=self.around.engine.manifest.blocks,
+            blocks=blocks,
         )
         payer_key = signed.signer(self.around.domain)
         pay, terms = call.pay.message, terms_of(quote.message, self.around.config.profile)
