@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from plait.protocol.checks import NodeDirectory
 from plait.protocol.codec import fault_from_pb, signed_from_pb
-from plait.protocol.errors import MalformedMessageError
+from plait.protocol.errors import MalformedMessageError, StaleVoucherError
 from plait.protocol.ids import Address, Hash, to_hex
 from plait.protocol.messages import Finish, Leaf, Progress, Stage
 from plait.protocol.pb import stage_pb2
@@ -129,12 +129,13 @@ class Generation:
         """Return the stages of this attempt."""
         return self._route
 
-    async def settle(self, kind: int, leaf: Hash, *, skip: frozenset[Address]) -> None:
+    async def settle(self, kind: int, leaf: Hash, *, skip: frozenset[Address], latest: bool) -> None:
         """Pay for what the payer paid last, and end the job on the hops of all stages but those in `skip`."""
         end = self._delivered_end
         windows = [window for window in self.book.windows if window.end <= end]
-        with contextlib.suppress(StageFailure):
-            await self._cover()
+        if latest:
+            with contextlib.suppress(StageFailure):  # who cannot be reached is paid with the next link
+                await self._cover()
         await self._hops.settle(kind, leaf, windows, payer=self._payer.pay, skip=skip)
 
     async def run(self) -> None:
@@ -257,6 +258,8 @@ class Generation:
 
     async def _fault(self, owner: Address, received: stage_pb2.JobFault) -> StageFailure:
         fault = fault_from_pb(received.fault)
+        if fault.code == StaleVoucherError.code:
+            self._tools.desk.resend_all(owner)
         blamed = Address(received.blamed)
         accused = next((stage.node for stage in self._route if stage.node == blamed), None)
         if accused is None or accused == owner:
@@ -269,11 +272,6 @@ class Generation:
 
     async def _advance(self) -> None:
         await self._cover()
-        if self.answer.finish is None and self._has_token():
-            if self._payer.cancelled:
-                self.answer.finish = Finish.CANCELLED
-            elif self._tools.clock() > self._task.request.deadline - self._tools.patience.deadline_s:
-                self.answer.finish = Finish.FAILED
         await self._feed()
         if self.answer.finish is not None and not self._ended:
             self._ended = True
@@ -284,7 +282,13 @@ class Generation:
 
     async def _feed(self) -> None:
         """Send the newest id to the first stage, if the answer goes on and the payer's credit reaches that far."""
-        if self.answer.finish is not None or not self._has_token() or self._starved():
+        if self.answer.finish is not None or not self._has_token():
+            return
+        if self._payer.cancelled:
+            self.answer.finish = Finish.CANCELLED
+        elif self._tools.clock() > self._task.request.deadline - self._tools.patience.deadline_s:
+            self.answer.finish = Finish.FAILED
+        if self.answer.finish is not None or self._starved():
             return
         frames = rows_frames(self._job, self.answer.ids[-1:], step=self._fed, chunk=0)
         self._fed += 1

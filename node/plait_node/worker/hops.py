@@ -96,14 +96,13 @@ class HopDesk:
         """Journal a payment and send it; raise `WireError` when the stage cannot be reached."""
         counter = self._counter(owner)
         async with counter.lock:
-            payment = make(counter.channel)
             due_at = asyncio.get_running_loop().time() + self.ack_s
-            counter.under_way.append(_under_way(payment, payer, due_at))
+            counter.under_way.append(_under_way(make(counter.channel), payer, due_at))
             number = self._pool.number(owner)
-            fresh = counter.under_way[-1:] if number == counter.link else counter.under_way
-            counter.link = number
+            fresh = counter.under_way[-1:] if number == counter.link else list(counter.under_way)
             for each in fresh:
                 await self._pool.send(owner, each.frame)
+            counter.link = number
 
     async def take_ack(self, owner: Address, received: stage_pb2.HopAck) -> None:
         """Take an acknowledgement; one that is not signed by the stage counts nothing."""
@@ -121,6 +120,13 @@ class HopDesk:
         if places:
             del counter.under_way[: places[-1] + 1]
             counter.changed.set()
+
+    def resend_all(self, owner: Address) -> None:
+        """Send every payment of the channel again, before the next one: the stage says that it lacks some."""
+        counter = self._counter(owner)
+        late = asyncio.get_running_loop().time() + self.ack_s
+        counter.under_way = [_under_way(payment, None, late) for payment in counter.channel.recover(None)]
+        counter.link = 0
 
     def overdue(self, owner: Address) -> bool:
         """Tell whether a stage has let a payment lie for too long."""

@@ -11,6 +11,7 @@ from plait.protocol.codec import payment_from_pb, signed_from_pb
 from plait.protocol.errors import PlaitError
 from plait.protocol.ids import to_hex
 from plait.protocol.messages import Cancel
+from plait_node.broker import BrokerError
 from plait_node.worker.admission import check_pay, is_cancel
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class PayerWatch:
                     self._take(notice.notice)
                 except PlaitError as error:
                     _log.warning("payer's notice refused request=%s error=%s", to_hex(self._task.digest), error)
-        except PlaitError as error:  # the broker is gone: the job ends at its credit line
+        except BrokerError as error:  # the job ends at its credit line
             _log.warning("payer unheard request=%s error=%s", to_hex(self._task.digest), error)
 
     def _take(self, notice: gateway_pb2.PayNotice) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from plait.protocol.codec import fault_to_pb, signed_to_pb
 from plait.protocol.pb import gateway_pb2
+from plait_node.broker import BrokerDownError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
     from plait.protocol.messages import Job, Leaf, Progress, Receipt
     from plait.protocol.typed import Signed
     from plait_node.broker import Broker
+
+# The key makes a repeated call harmless.
+_AGAIN_S = (0.2, 1.0, 3.0)
 
 
 class Publisher:
@@ -55,4 +60,12 @@ class Publisher:
         event.request = self._request
         key = f"{self._attempt}.{self._count}"
         self._count += 1
-        await self._broker.publish_result(self._gateway, self._request, self._worker, event, key=key)
+        for wait_s in (*_AGAIN_S, None):
+            try:
+                await self._broker.publish_result(self._gateway, self._request, self._worker, event, key=key)
+            except BrokerDownError:
+                if wait_s is None:
+                    raise
+                await asyncio.sleep(wait_s)
+            else:
+                return

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from plait.protocol.errors import Fault, PlaitError
 from plait.protocol.ids import Address, Hash, to_hex
+from plait_node.broker import BrokerError
 from plait_node.worker.errors import RestartedError
 from plait_node.worker.payer import PayerWatch
 from plait_node.worker.publisher import Publisher
@@ -62,6 +63,7 @@ class WorkerRole:
         self._broker = broker
         self._room = asyncio.Semaphore(config.parallel_jobs)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._payers: set[PayerWatch] = set()
         self.served = 0
         self.failed = 0
 
@@ -80,6 +82,7 @@ class WorkerRole:
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
+            await asyncio.gather(*(payer.stop() for payer in self._payers))
 
     async def run_onchain(self, request: Request, ids: Sequence[int]) -> Done:
         """Answer a request from the chain; nothing is streamed, the stages are paid out of the fee.
@@ -95,7 +98,7 @@ class WorkerRole:
             try:
                 return await serving.answer()
             finally:
-                self._spawn(serving.settle(wait_s=0.0), "settle")
+                self._spawn(self._settle(serving, payer, 0.0), "settle")
 
     async def take(self, delivery: Delivery) -> None:
         """Serve one delivery; whatever happens the payer hears of it, and the job leaves the queue once it did."""
@@ -122,7 +125,7 @@ class WorkerRole:
     async def _take_and_release(self, delivery: Delivery) -> None:
         try:
             await self.take(delivery)
-        except PlaitError as error:  # the broker is gone; the job comes again
+        except BrokerError as error:  # the job comes again
             _log.warning("job not ended request=%s error=%s", to_hex(delivery.request), error)
         finally:
             self._room.release()
@@ -132,6 +135,7 @@ class WorkerRole:
             task = await self._admission.admit(delivery.call, now=self._tools.clock())
             first = await self._first_attempt(delivery) if delivery.deliveries > 1 else 1
             payer = PayerWatch(self._broker, task=task, worker=self._tools.owner, domain=self._tools.domain)
+            self._payers.add(payer)
             payer.start()
             serving = Serving(
                 self._tools,
@@ -144,19 +148,25 @@ class WorkerRole:
             )
             try:
                 await serving.answer()
-            except asyncio.CancelledError:
-                await payer.stop()
-                raise
             except BaseException:
-                self._spawn(serving.settle(wait_s=_ABORTED_SETTLE_S), "settle")
+                self._spawn(self._settle(serving, payer, _ABORTED_SETTLE_S), "settle")
                 raise
-            self._spawn(serving.settle(wait_s=self._config.settle_s), "settle")
+            self._spawn(self._settle(serving, payer, self._config.settle_s), "settle")
             self.served += 1
         except PlaitError as error:
             await self._fail(delivery, publisher, error.fault())
         except Exception:  # noqa: BLE001  the payer must hear of it, whatever it was
             _log.exception("job failed request=%s", to_hex(delivery.request))
             await self._fail(delivery, publisher, _INTERNAL)
+
+    async def _settle(self, serving: Serving, payer: PayerWatch, wait_s: float) -> None:
+        try:
+            await serving.settle(wait_s=wait_s)
+        except Exception:  # noqa: BLE001  nobody waits for this; the journal keeps what is owed
+            _log.exception("job not settled")
+        finally:
+            self._payers.discard(payer)
+            await payer.stop()
 
     async def _fail(self, delivery: Delivery, publisher: Publisher, fault: Fault) -> None:
         self.failed += 1

@@ -89,18 +89,15 @@ class Serving:
     async def settle(self, *, wait_s: float) -> None:
         """Forward what the payer still pays within `wait_s`, then end the job on every hop."""
         last = self._tried[-1] if self._tried else None
-        try:
-            if last is not None and last.progress is not None and self._task.quote is not None:
-                await self._payer.paid_to(last.progress.message.to, deadline_s=wait_s)
-        finally:
-            await self._payer.stop()
+        if last is not None and last.progress is not None and self._task.quote is not None:
+            await self._payer.paid_to(last.progress.message.to, deadline_s=wait_s)
         settled: set[Address] = set()
         for generation in reversed(self._tried):
             finished = self._done is not None and generation is last
             kind, leaf = (
                 (RECEIPT, self._done.receipt_digest) if finished and self._done else (ABORTED, self._task.digest)
             )
-            await generation.settle(kind, leaf, skip=frozenset(settled))
+            await generation.settle(kind, leaf, skip=frozenset(settled), latest=generation is last)
             settled |= {stage.node for stage in generation.route}
 
     async def _decide(self, excluded: frozenset[Address], failure: StageFailure | None) -> Decision:

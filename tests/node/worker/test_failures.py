@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.node.stage.network import Node
@@ -30,6 +32,17 @@ async def spare_for(made: World, node: Node) -> Node:
     spare = await made.net.add(node.engine.first, node.engine.last)
     await made.announce(spare, step_micros=5_000)
     return spare
+
+
+def slow_down(node: Node, pause_s: float) -> None:
+    """Let every step of a stage take longer."""
+    quick = node.engine.step
+
+    def step(*args: Any, **options: Any) -> Any:  # noqa: ANN401 - passed on
+        time.sleep(pause_s)
+        return quick(*args, **options)
+
+    node.engine.step = step  # type: ignore[method-assign]
 
 
 async def test_worker_stage_dies_mid_answer_error_names_it_and_a_spare_serves_the_next(tmp_path: Path) -> None:
@@ -146,9 +159,19 @@ async def test_worker_cancelled_answer_ends_with_a_receipt_over_what_was_deliver
         ids = await asked.run()
         assert asked.receipt is not None
         assert asked.receipt.message.finish == Finish.CANCELLED
-        assert 10 <= len(ids) < 60
+        assert 10 <= len(ids) < 20
         assert asked.receipt.message.output_tokens == len(ids)
         assert ids == asked.expected(len(ids))
+
+
+async def test_worker_answer_ends_before_its_deadline_with_what_there_is(tmp_path: Path) -> None:
+    async with world(tmp_path) as made:
+        asked = await made.asking(PROMPT, max_tokens=150, deadline_s=3)  # work ends 2 s before the deadline
+        slow_down(made.net.nodes[1], 0.03)
+        ids = await asked.run()
+        assert asked.receipt is not None
+        assert asked.receipt.message.finish == Finish.FAILED
+        assert 1 <= len(ids) < 150
 
 
 async def refused(made: World, asked: Asked, code: str) -> str:
