@@ -25,7 +25,7 @@ from plait.protocol.codec import (
     signed_from_pb,
     signed_to_pb,
 )
-from plait.protocol.errors import InternalError, MalformedMessageError, RefusedError, error_from_fault
+from plait.protocol.errors import MalformedMessageError, RefusedError, error_from_fault
 from plait.protocol.ids import Address, Hash, hash32, to_hex
 from plait.protocol.messages import Ack, Cancel, Prekey, Quote, Request, Resume, Voucher
 from plait.protocol.pb import gateway_pb2, signed_pb2
@@ -38,6 +38,8 @@ CALL_DEADLINE_S = 20.0
 SILENCE_S = 45.0  # a gateway sends a comment at least every 10 s
 MAX_REPLY_BYTES = 2 * 1_024 * 1_024
 MAX_FILE_BYTES = 64 * 1_024 * 1_024
+# What stands behind the gateway failed, or it is going down: it may have acted all the same, so the call is repeated.
+_AWAY = ("internal", "stopped", "broker_away", "rpc", "chain", "reorg")
 _TYPE = {"content-type": "application/x-protobuf"}
 
 
@@ -196,7 +198,7 @@ class GatewayClient:
             fault = parse(signed_pb2.Fault, data)
         except MalformedMessageError:
             fault = signed_pb2.Fault()
-        if not fault.code or fault.code == InternalError.code:  # it may have acted all the same: ask again
+        if not fault.code or fault.code.startswith(_AWAY):
             return GatewayDownError(self.url, fault_from_pb(fault).text or f"HTTP {response.status_code}")
         return error_from_fault(fault_from_pb(fault))
 

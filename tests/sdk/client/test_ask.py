@@ -214,6 +214,8 @@ async def test_create_gateway_restarts_before_last_voucher_nothing_is_lost(world
 
 async def test_create_gateway_fails_inside_asks_again(world: World) -> None:
     world.gateway.refuse["/v1/jobs"] = [Fault(code="internal", text="disk full", retry=True), 502]
+    world.gateway.refuse["events"] = [Fault(code="stopped", text="going down", retry=True)]
+    world.gateway.refuse["/v1/vouchers"] = [0, Fault(code="rpc_down", text="no chain", retry=True)]
     async with world.client() as client:
         answer = await client.chat.completions.create(model="tiny", messages=CHAT, max_tokens=200)
     assert answer.acknowledged
