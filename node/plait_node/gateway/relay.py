@@ -208,7 +208,9 @@ class Relay:
             self._parts.store.set_verdict(self.job.name, self._through, error.fault())
             self._parts.metrics.jobs.labels(outcome=error.code).inc()
             _LOG.warning("answer failed request=0x%s code=%s text=%s", self.job.name.hex(), error.code, error.text)
+        # A verdict comes after all that was delivered; a fault of the moment must not hide what comes next.
+        place = self._through if self.passing else self._through + 1
         async with self._changed:
-            self._events.append(fault_event(self.job.name, self._through, error))
+            self._events.append(fault_event(self.job.name, place, error))
             self._done = True
             self._changed.notify_all()
