@@ -96,8 +96,8 @@ class NodeConfig(_Section):
     owner: AddressField
     roles: tuple[Role, ...] = Field(min_length=1)
     dht: DhtConfig
+    models: Path  # the folder that `plait node publish` wrote
     broker: str = ""
-    models: Path | None = None
     stage: StageConfig | None = None
     worker: WorkerConfig | None = None
     gateway: GatewayConfig | None = None
@@ -109,8 +109,6 @@ class NodeConfig(_Section):
                 raise ValueError(f"role {role!r} needs a section [{role}]")
         if not self.broker and {"gateway", "worker"} & set(self.roles):
             raise ValueError('roles gateway and worker need broker = "nats://host:port"')
-        if self.models is None:
-            raise ValueError("models: name the folder that `plait node publish` wrote")
         return self
 
 

@@ -8,8 +8,10 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
+from plait.ledger.keys import load_key, save_key
 from plait.protocol.typed import Key
 from plait_node.errors import ConfigError
+from plait_node.wire import Certificate, load_certificate, make_certificate
 
 
 def _write_secret(path: Path, text: str) -> None:
@@ -36,11 +38,8 @@ class Home:
         """Make the folder with fresh keys unless some are given; refuse to overwrite keys."""
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
         home = cls(path)
-        try:
-            _write_secret(home.service_file, (service or Key.generate()).secret_hex())
-            _write_secret(home.dht_file, (dht_seed or secrets.token_bytes(32)).hex())
-        except FileExistsError as error:
-            raise ConfigError(f"{error.filename} exists: keys are never overwritten; choose another folder") from None
+        save_key(service or Key.generate(), home.service_file)
+        _write_secret(home.dht_file, (dht_seed or secrets.token_bytes(32)).hex())
         return home
 
     @property
@@ -64,11 +63,8 @@ class Home:
         return self.path / "ready.json"
 
     def service_key(self) -> Key:
-        """Read the service key."""
-        try:
-            return Key.from_hex(_read_secret(self.service_file))
-        except ValueError as error:
-            raise ConfigError(f"{self.service_file}: not a key in hex: {error}") from None
+        """Read the service key; raise `KeyFileError`."""
+        return load_key(self.service_file)
 
     def dht_seed(self) -> bytes:
         """Read the 32-byte seed of the DHT key."""
@@ -79,6 +75,18 @@ class Home:
         if len(seed) != 32:
             raise ConfigError(f"{self.dht_file}: not 32 bytes in hex")
         return seed
+
+    def certificate(self) -> Certificate:
+        """Read the node's TLS certificate; make one the first time."""
+        certificate, key = self.path / "certificate.pem", self.path / "certificate.key"
+        if not certificate.exists():
+            made = make_certificate()
+            _write_secret(key, made.key_pem.decode().rstrip())
+            certificate.write_bytes(made.pem)
+        try:
+            return load_certificate(certificate.read_bytes(), key.read_bytes())
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{certificate}: not usable ({error}); remove both certificate files") from None
 
     def mark_ready(self, facts: dict[str, object]) -> None:
         """Say that the node serves, for whoever started it."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from plait.protocol.ids import to_hex
 from plait.protocol.typed import Key
 
-MODEL = "smollm2-135m-instruct"
+MODEL = "smollm2-135m"
 DECIMALS = 10**6
 STAKE = 1_000 * DECIMALS
 HOP_DEPOSIT = 100 * DECIMALS

@@ -24,7 +24,7 @@ def _client(rpc: str | None, deployment: Path | None, key_file: Path | None) -> 
 
 def _ask(
     question: Annotated[str, typer.Argument(help="What to ask.")],
-    model: Annotated[str, typer.Option(help="Name or id of a served model.")] = "smollm2-135m-instruct",
+    model: Annotated[str, typer.Option(help="Name or id of a served model.")] = "smollm2-135m",
     max_tokens: Annotated[int, typer.Option(help="Most tokens of the answer.")] = 128,
     rpc: Rpc = None,
     deployment: Deployment = None,

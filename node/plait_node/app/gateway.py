@@ -1,0 +1,39 @@
+"""Put a gateway together: HTTP face, relays, claims."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+from plait_node.app.base import Base, background, clock, connected
+from plait_node.config import GatewayConfig
+from plait_node.gateway import Gateway, serve
+
+
+@asynccontextmanager
+async def run(base: Base, config: GatewayConfig) -> AsyncGenerator[dict[str, object]]:
+    """Face the payers over HTTP, relay answers, claim what was earned."""
+    claimer = base.claimer()
+    async with connected(base.config, "plait-gateway") as broker:
+        gateway = Gateway(
+            owner=base.config.owner,
+            key=base.key,
+            domain=base.domain,
+            book=base.payees(),
+            store=base.home.path / "gateway.sqlite",
+            broker=broker,
+            directory=base.keys,
+            chain=base.reader,
+            lookup=base.lookup(),
+            models=base.store.folder,
+            notify=claimer.notify,
+            clock=clock,
+        )
+        listening: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        host, port = config.listen.host, config.listen.port
+        async with (
+            gateway,
+            background(serve(gateway, host=host, port=port, ready=listening.set_result), claimer.run()),
+        ):
+            yield {"url": f"http://{host}:{await listening}"}

@@ -1,0 +1,100 @@
+"""Put a worker together: offers, routes, generation, payments to stages, requests from the chain."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+from plait.ledger.payer import PayerBook
+from plait.protocol.ids import group_id
+from plait.protocol.messages import Terms
+from plait.protocol.tokens import ChatTokenizer
+from plait_node.app.base import Base, background, clock, connected
+from plait_node.app.onchain import answer_on_chain
+from plait_node.config import WorkerConfig
+from plait_node.selector import Selector
+from plait_node.wire import Dialer, PeerIdentity
+from plait_node.worker import (
+    Admission,
+    HopDesk,
+    LinkPool,
+    OfferKeeper,
+    OfferTerms,
+    Planner,
+    PrekeyRing,
+    Tools,
+    WorkerRole,
+    WorkerSigner,
+    chooser,
+)
+from plait_node.worker import WorkerConfig as RoleConfig
+
+_AGAIN_S = 0.5
+
+
+@asynccontextmanager
+async def run(base: Base, config: WorkerConfig) -> AsyncGenerator[dict[str, object]]:
+    """Take jobs of a group, have stages answer them, pay the stages."""
+    stored = base.store.open(config.model)
+    manifest = stored.manifest
+    owner, domain, key = base.config.owner, base.domain, base.key
+    offer = OfferTerms(
+        model=config.model,
+        terms=tuple(
+            Terms(profile=each.profile_id, input_price=config.input_price, output_price=config.output_price)
+            for each in manifest.profiles
+        ),
+        max_input=config.max_input,
+        max_output=config.max_output,
+        hardware=config.device_class,
+        share=config.share,
+        parallel_jobs=config.parallel_jobs,
+    )
+    identity = PeerIdentity(owner=owner, key=key, certificate=base.home.certificate(), domain=domain)
+    pool = LinkPool(Dialer(identity=identity, directory=base.keys))
+    hops = PayerBook(base.journal, domain, key, payer=owner)
+    desk = HopDesk(channel=hops.channel, pool=pool, domain=domain, directory=base.keys)
+    pool.take_acks(desk.take_ack)
+    prekeys = PrekeyRing(base.home.path / "prekeys.json", key=key, domain=domain, node=owner, clock=clock)
+    directory = base.directory()
+    planner = Planner(
+        directory=directory,
+        manifest=manifest,
+        choose=chooser(Selector()),
+        max_price=lambda _: offer.max_route_price(),
+        clock=clock,
+    )
+    tools = Tools(
+        owner=owner,
+        domain=domain,
+        directory=base.keys,
+        pool=pool,
+        desk=desk,
+        signer=WorkerSigner(guard=base.guard, key=key, domain=domain),
+        manifest=manifest,
+        tokenizer=ChatTokenizer.of(
+            manifest, tokenizer_json=stored.tokenizer_json, chat_template=stored.chat_template.encode()
+        ),
+        clock=clock,
+    )
+    group = group_id(config.model, offer.hardware, offer.tier, offer.cohort)
+    async with connected(base.config, "plait-worker") as broker:
+        role = WorkerRole(
+            RoleConfig(group=group, parallel_jobs=config.parallel_jobs),
+            tools=tools,
+            planner=planner,
+            admission=Admission(owner=owner, domain=domain, directory=base.keys, prekeys=prekeys, manifest=manifest),
+            announcer=base.announcer(),
+            broker=broker,
+        )
+        keeper = OfferKeeper(
+            offer, broker=broker, planner=planner, prekeys=prekeys, key=key, domain=domain, node=owner, clock=clock
+        )
+        try:
+            async with background(directory.run([config.model]), keeper.run(), role.run(), answer_on_chain(base, role)):
+                while not await keeper.put():  # stages announce themselves within seconds of their start
+                    await asyncio.sleep(_AGAIN_S)
+                yield {"group": group.hex()}
+        finally:
+            await pool.close()
