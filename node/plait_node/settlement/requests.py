@@ -151,7 +151,7 @@ class OnchainWatcher:
                 return await self._writer.resume(variants, journal=record)
             except NonceTakenError as error:
                 log.warning("an answer's transaction can never land, signing another: %s", error.text)
-        if not await self._reader.request_open(request.number):
+        if await self._reader.open_request(request.number) != request.digest:
             return None
         return await self._writer.fulfil(request.number, request.parameters, receipt, output, journal=record)
 

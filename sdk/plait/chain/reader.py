@@ -144,6 +144,10 @@ class ChainReader:
         """Say whether the node holds the minimum stake and is not jailed."""
         return (await self.view("NodeRegistry", "isActive", owner))[0]
 
+    async def serves(self, owner: Address, roles: int) -> bool:
+        """Say whether the node is active and has all these roles."""
+        return (await self.view("NodeRegistry", "serves", owner, roles))[0]
+
     async def service_key(self, key: Address) -> ServiceKey | None:
         """Return whose service key this is, None for a key nobody ever added."""
         owner, valid_from, revoked_at = await self.view("NodeRegistry", "serviceKey", key)
@@ -216,9 +220,10 @@ class ChainReader:
         """Return what `spender` may take from `owner`, in base units."""
         return (await self.view("TestToken", "allowance", owner, spender))[0]
 
-    async def request_open(self, number: int) -> bool:
-        """Say whether an on-chain request waits for its answer."""
-        return any((await self.view("Requests", "paramsHashOf", number))[0])
+    async def open_request(self, number: int) -> Hash | None:
+        """Return the digest of an on-chain request that waits for its answer, None for a settled or unknown one."""
+        digest = (await self.view("Requests", "openRequest", number))[0]
+        return Hash(digest) if any(digest) else None
 
     async def view(self, contract: str, function: str, *arguments: object, where: Where = "latest") -> tuple[Any, ...]:
         """Call a view of a contract and return its results."""

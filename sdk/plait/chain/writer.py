@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from plait.chain.abi import artifact
+from plait.chain.errors import RequestsError
 from plait.chain.lane import JournalTransaction, Lane, Patience, Transaction
 from plait.chain.logs import DecodedEvent, decode
-from plait.chain.reader import ChainReader
+from plait.chain.reader import GATEWAY, ChainReader
 from plait.chain.values import Receipt
 from plait.protocol.ids import Address, Hash, Signature
 from plait.protocol.messages import Close, Sampling, ServiceKey
@@ -121,14 +122,14 @@ class ChainWriter:
     def __init__(self, reader: ChainReader, key: Key, *, patience: Patience | None = None) -> None:
         self.reader = reader
         self._deployment = reader.deployment
-        self._key = key
+        self.key = key
         self._lane = Lane(reader.rpc, key, reader.deployment.chain_id, patience=patience)
         self._spending = asyncio.Lock()
 
     @property
     def account(self) -> Address:
         """Return the account that sends and pays."""
-        return self._key.address
+        return self.key.address
 
     async def open_channel(self, payee: Address, signer: Address, amount: int) -> TxResult:
         """Open a channel from the account with `amount` base units, approving them first."""
@@ -215,7 +216,13 @@ class ChainWriter:
         return await self.send("TestToken", "transfer", to, amount)
 
     async def submit_request(self, order: Order, ids: Sequence[int]) -> TxResult:
-        """Ask a named node on chain and put the fee in escrow; the `Requested` event names the request."""
+        """Ask a named node on chain and put the fee in escrow; the `Requested` event names the request.
+
+        Raise `RequestsError` when the node is no active gateway: nobody could answer before the refund.
+        """
+        if not await self.reader.serves(order.gateway, GATEWAY):
+            values = {"gateway": order.gateway}
+            raise RequestsError("Requests_GatewayNotActive", values, "name a staked node in the gateway role")
         arguments = (order.encodable(), ids_bytes(ids))
         return await self._spend("Requests", "Requests", order.fee, "request", *arguments)
 
