@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import logging
@@ -34,6 +35,7 @@ from plait_node.gateway.service import Gateway
 _LOG = logging.getLogger(__name__)
 _PROTOBUF = "application/x-protobuf"
 _MOST_INDEX = 1 << 32
+_GRACE_S = 1
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -75,11 +77,22 @@ async def serve(gateway: Gateway, *, host: str, port: int, ready: Callable[[int]
             log_config=None,
             access_log=False,
             lifespan="off",
-            timeout_graceful_shutdown=2,
+            timeout_graceful_shutdown=_GRACE_S,
             timeout_keep_alive=30,
             limit_concurrency=2_000,
         )
-        await _Server(config).serve(sockets=[listener])
+        await _until_cancelled(_Server(config), listener)
+
+
+async def _until_cancelled(server: uvicorn.Server, listener: socket.socket) -> None:
+    """Serve; when cancelled let uvicorn close its connections first."""
+    task = asyncio.get_running_loop().create_task(server.serve(sockets=[listener]))
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        server.should_exit = True
+        await asyncio.wait({task}, timeout=2 * _GRACE_S + 1)
+        raise
 
 
 class _Server(uvicorn.Server):
