@@ -39,7 +39,7 @@ SILENCE_S = 45.0  # a gateway sends a comment at least every 10 s
 MAX_REPLY_BYTES = 2 * 1_024 * 1_024
 MAX_FILE_BYTES = 64 * 1_024 * 1_024
 # What stands behind the gateway failed, or it is going down: it may have acted all the same, so the call is repeated.
-_AWAY = ("internal", "stopped", "broker_away", "rpc", "chain", "reorg")
+AWAY = ("internal", "stopped", "broker_away", "rpc", "chain", "reorg")
 _TYPE = {"content-type": "application/x-protobuf"}
 
 
@@ -198,7 +198,7 @@ class GatewayClient:
             fault = parse(signed_pb2.Fault, data)
         except MalformedMessageError:
             fault = signed_pb2.Fault()
-        if not fault.code or fault.code.startswith(_AWAY):
+        if not fault.code or fault.code.startswith(AWAY):
             return GatewayDownError(self.url, fault_from_pb(fault).text or f"HTTP {response.status_code}")
         return error_from_fault(fault_from_pb(fault))
 

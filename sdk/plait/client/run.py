@@ -12,7 +12,7 @@ from plait.client.call import Call
 from plait.client.catalogue import Served
 from plait.client.edge import ChainEdge
 from plait.client.errors import GatewayAnswerError, GatewayDownError
-from plait.client.gateway import Acknowledged, SealedRequest
+from plait.client.gateway import AWAY, Acknowledged, SealedRequest
 from plait.client.market import Offer
 from plait.client.purse import Purse
 from plait.protocol.checks import closes_at, dearest_price
@@ -276,7 +276,11 @@ class Run:
         """Yield what one connection brings beyond what came before."""
         async with aclosing(self._gateway.events(self._resume())) as events:
             async for sequence, event in events:
-                if sequence > self._sequence:
+                if event.WhichOneof("body") == "error":  # told again to everyone, under any sequence
+                    if event.error.code.startswith(AWAY):
+                        raise GatewayDownError(self._gateway.url, fault_from_pb(event.error).text)
+                    yield event
+                elif sequence > self._sequence:
                     self._sequence = sequence
                     yield event
 

@@ -63,6 +63,7 @@ class FakeGateway:
         self.calls: list[str] = []
         self.refuse: dict[str, list[Fault | int | type[Exception]]] = {}  # by path, one for each call
         self.drop_after: list[int] = []  # events to send before the stream breaks, one for each connection
+        self.interrupt: list[Fault] = []  # after five events, under the last one's sequence, one for each connection
         self.change_quote: dict[str, object] = {}
         self.now = NOW
         self.ack_key: Key = swarm.gateway.service
@@ -210,10 +211,15 @@ class EventStream(httpx.AsyncByteStream):
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         at, sent = self._after, 0
+        fault = self._gateway.interrupt.pop(0) if self._gateway.interrupt else None
         yield b": hello\n\n"
         while True:
             if self._limit is not None and sent == self._limit:
                 raise httpx.ReadError("the line broke")
+            if fault is not None and sent == 5:
+                made = as_pb(self._held.answer.digest, Event(kind="error", body=fault))
+                yield b"id: %d\nevent: error\ndata: %s\n\n" % (at, base64.b64encode(made.SerializeToString()))
+                return
             if at == len(self._held.events):
                 event = next(self._held.script, None)
                 if event is None:

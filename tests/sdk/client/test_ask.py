@@ -13,6 +13,7 @@ from tests.sdk.swarm import Answer, Event
 from plait import Plait
 from plait.errors import (
     BusyError,
+    RefusedError,
     StageFailedError,
     VerificationError,
 )
@@ -107,6 +108,17 @@ async def test_stream_line_breaks_resumes_and_loses_nothing(world: World) -> Non
         answer = await client.chat.completions.create(model="tiny", messages=CHAT, max_tokens=200)
     assert answer.choices[0].message.content == ANSWER
     assert sum(call.endswith("/events") for call in world.gateway.calls) == 5
+
+
+async def test_stream_passing_fault_is_followed_again_and_a_last_one_told_under_any_sequence(world: World) -> None:
+    world.gateway.interrupt = [Fault(code="stopped", text="going down", retry=True)]
+    async with world.client() as client:
+        answer = await client.chat.completions.create(model="tiny", messages=CHAT, max_tokens=200)
+        assert answer.choices[0].message.content == ANSWER
+        assert sum(call.endswith("/events") for call in world.gateway.calls) == 2
+        world.gateway.interrupt = [Fault(code="answer_withheld", text="the receipt is forged")]
+        with pytest.raises(RefusedError, match="forged"):
+            await client.chat.completions.create(model="tiny", messages=CHAT, max_tokens=200)
 
 
 async def test_stream_left_early_cancels_and_pays_what_was_checked(world: World) -> None:
