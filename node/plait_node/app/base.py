@@ -129,7 +129,7 @@ async def background(*works: Coroutine[None, None, None]) -> AsyncGenerator[None
 
     def failed(task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("background work failed work=%s error=%r", task.get_coro(), error)
+            _log.error("background work failed work=%s", task.get_name(), exc_info=error)
             signal.raise_signal(signal.SIGTERM)
 
     for task in tasks:
