@@ -9,7 +9,7 @@ NESTED = """
 import sys
 before = sys.getrecursionlimit()
 import plait
-import py_ecc, eth_account, web3, plait.chain, plait_audit, plait_node.engine
+import py_ecc, eth_account, web3, plait.chain, plait_audit
 assert sys.getrecursionlimit() == before, sys.getrecursionlimit()
 import json
 try:
