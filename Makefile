@@ -6,6 +6,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 RUFF := .venv/bin/ruff
 FORGE := .venv/bin/forge
+WORKERS ?= 2
 PYTEST := $(PY) -m pytest
 COVERAGE := --cov --cov-report=term --cov-report=json:build/coverage/coverage.json
 
@@ -28,12 +29,12 @@ test: setup ## Every test: Solidity, one brownie scenario, pytest with coverage.
 	$(FORGE) test
 	tools/brownie_env.sh
 	@mkdir -p build/coverage && rm -f build/coverage/data*
-	$(PYTEST) $(COVERAGE)
+	$(PYTEST) -n $(WORKERS) --dist loadfile $(COVERAGE)
 
 chain-test: setup ## The part of `test` that needs an EVM.
 	$(FORGE) test
 	tools/brownie_env.sh
-	$(PYTEST) chain_tests
+	$(PYTEST) -n $(WORKERS) --dist loadfile chain_tests
 
 lint: setup ## Style, house budgets, direction of imports.
 	$(RUFF) check .
