@@ -1,5 +1,19 @@
-"""Choose the acceleration method of a job and say why."""
+"""Choose an acceleration method for each task from a measured history."""
 
 from __future__ import annotations
 
-__all__: list[str] = []
+from plait_node.selector.errors import SelectorError
+from plait_node.selector.history import METHODS, History, Measurement, Method
+from plait_node.selector.selector import Choice, Prediction, Selector, TaskFeatures
+
+__all__ = [
+    "METHODS",
+    "Choice",
+    "History",
+    "Measurement",
+    "Method",
+    "Prediction",
+    "Selector",
+    "SelectorError",
+    "TaskFeatures",
+]
