@@ -109,6 +109,10 @@ class Anvil:
         """Give an account coins for gas."""
         self.rpc("anvil_setBalance", to_hex(account), hex(wei))
 
+    def sent(self, account: Address) -> int:
+        """Return how many transactions of an account are in blocks or wait for one."""
+        return int(self.rpc("eth_getTransactionCount", to_hex(account), "pending"), 16)
+
     def timestamp(self) -> int:
         """Return the latest block's time in Unix seconds."""
         return int(self.rpc("eth_getBlockByNumber", "latest", False)["timestamp"], 16)

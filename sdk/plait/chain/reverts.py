@@ -68,6 +68,6 @@ def contract_error(data: bytes, *, message: str = "") -> ContractError:
 
 
 def _class_of(error: str) -> type[ContractError]:
-    if error.startswith(("ERC20", "SafeERC20")):
+    if error.startswith(("ERC20", "ERC2612", "SafeERC20")):
         return TokenError
     return _CLASSES.get(error.partition("_")[0], ContractError)
