@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -72,6 +72,7 @@ class Claimer:
         self._outbox = Outbox(journal, clock=clock)
         self._policy: Policy = policy
         self._watch_s = watch_s
+        self._watched: float | None = None
         self._wake = asyncio.Event()
         self._one_at_a_time = asyncio.Lock()
 
@@ -82,18 +83,11 @@ class Claimer:
     async def run(self) -> None:
         """Claim until cancelled; an endpoint that is down costs time, never a claim."""
         pause = _FIRST_PAUSE_S
-        watched = -self._watch_s
         while True:
             self._wake.clear()
-            try:
-                await self.settle()
-                if time.monotonic() - watched >= self._watch_s:
-                    await self.watch()
-                    watched = time.monotonic()
-                pause, wait = _FIRST_PAUSE_S, self._watch_s
-            except ChainError as error:
-                log.warning("claims wait, the chain failed: %s", error.text)
-                wait, pause = pause, min(2 * pause, _LONGEST_PAUSE_S)
+            # Both, whatever happens to the other: a claim that is stuck must not hide a payer who leaves.
+            fine = [await self._try(step) for step in (self.settle, self._watch_when_due)]
+            wait, pause = (self._watch_s, _FIRST_PAUSE_S) if all(fine) else (pause, min(2 * pause, _LONGEST_PAUSE_S))
             try:
                 async with asyncio.timeout(wait):
                     await self._wake.wait()
@@ -137,6 +131,19 @@ class Claimer:
     def waiting(self) -> int:
         """Return how many ended jobs are not claimed yet."""
         return len(self._outbox.open(_ROUND)) + len(self._due())
+
+    async def _try(self, step: Callable[[], Awaitable[None]]) -> bool:
+        try:
+            await step()
+        except ChainError as error:
+            log.warning("claims wait, the chain failed: %s", error.text)
+            return False
+        return True
+
+    async def _watch_when_due(self) -> None:
+        if self._watched is None or time.monotonic() - self._watched >= self._watch_s:
+            await self.watch()
+            self._watched = time.monotonic()
 
     def _due(self) -> list[Round]:
         newest = self._outbox.newest(_ROUND)

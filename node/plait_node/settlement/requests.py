@@ -75,6 +75,7 @@ class OnchainWatcher:
         self._clock = clock
         self._outbox = Outbox(journal, clock=clock)
         self._yielded: set[Hash] = set()
+        self._one_at_a_time = asyncio.Lock()
 
     async def requests(self) -> AsyncGenerator[OnchainRequest]:
         """Yield the requests that wait for an answer, those of earlier runs first, until cancelled."""
@@ -126,6 +127,10 @@ class OnchainWatcher:
             await self._finish(intent)
 
     async def _finish(self, intent: Intent) -> Outcome:
+        async with self._one_at_a_time:
+            return await self._finish_alone(intent)
+
+    async def _finish_alone(self, intent: Intent) -> Outcome:
         known = self._outbox.outcome(intent)
         if known and not self._outbox.is_open(intent):
             return known

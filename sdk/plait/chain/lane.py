@@ -61,6 +61,15 @@ class Transaction:
     raw: bytes
 
 
+@dataclass(slots=True, kw_only=True)
+class _Flight:
+    """A transaction on its way: its variants, whether the last arrived, when (monotonic) fees were raised last."""
+
+    variants: list[Transaction]
+    sent: bool
+    bumped: float
+
+
 JournalTransaction = Callable[[Transaction], None]
 
 
@@ -204,27 +213,34 @@ class Lane:
         return True
 
     async def _wait(self, variants: list[Transaction], *, sent: bool, journal: JournalTransaction | None) -> Receipt:
-        started = bumped = time.monotonic()
+        started = time.monotonic()
+        flight = _Flight(variants=variants, sent=sent, bumped=started)
         pause = self._patience.poll_s
         while True:
+            down: RpcDownError | None = None
             try:
-                if found := await self._landed(variants):
+                if found := await self._nudged(flight, journal):
                     return found
-                now = time.monotonic()
-                if now - started >= self._patience.deadline_s:
-                    raise PendingError([each.hash for each in variants], waited_s=now - started)
-                if now - bumped >= self._patience.bump_after_s:
-                    variants.append(await self._bumped(variants[-1]))
-                    if journal:
-                        journal(variants[-1])
-                    bumped, sent = now, False
-                if not sent:
-                    sent = await self._broadcast(variants[-1])
             except RpcDownError as error:
-                if time.monotonic() - started >= self._patience.deadline_s:
-                    raise PendingError([each.hash for each in variants], waited_s=time.monotonic() - started) from error
+                down = error
+            if time.monotonic() - started >= self._patience.deadline_s:
+                raise PendingError([each.hash for each in variants], waited_s=time.monotonic() - started) from down
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, self._patience.slowest_poll_s)
+
+    async def _nudged(self, flight: _Flight, journal: JournalTransaction | None) -> Receipt | None:
+        """Look for the transaction, and send it, with higher fees when it is stuck."""
+        if found := await self._landed(flight.variants):
+            return found
+        if time.monotonic() - flight.bumped >= self._patience.bump_after_s:
+            bumped = await self._bumped(flight.variants[-1])
+            if journal:
+                journal(bumped)
+            flight.variants.append(bumped)
+            flight.bumped, flight.sent = time.monotonic(), False
+        if not flight.sent:
+            flight.sent = await self._broadcast(flight.variants[-1])
+        return None
 
     async def _landed(self, variants: Sequence[Transaction]) -> Receipt | None:
         for _ in range(_TAKEN_LOOKS):
