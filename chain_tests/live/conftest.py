@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
 
 import pytest
 from chain_tests.anvil import LocalChain
 from chain_tests.channel_cases import Trade, open_trade
+from chain_tests.live.network import LiveNetwork
 
 from plait.chain import ChainReader
 
@@ -18,3 +19,21 @@ async def trade(chain: LocalChain, reader: ChainReader, tmp_path: Path) -> Async
     made = await open_trade(chain, reader, tmp_path)
     yield made
     made.close()
+
+
+@pytest.fixture(scope="session")
+def running_network(tmp_path_factory: pytest.TempPathFactory) -> Generator[LiveNetwork]:
+    """Start the whole network once, for the tests that ask for it; every process has ended after the session."""
+    network = LiveNetwork(folder=tmp_path_factory.mktemp("live") / "network")
+    try:
+        network.start()
+        yield network
+    finally:
+        network.stop()
+
+
+@pytest.fixture
+def net(running_network: LiveNetwork) -> LiveNetwork:
+    """Yield the network with all six nodes running, whatever the test before did to them."""
+    running_network.revive()
+    return running_network
