@@ -127,6 +127,25 @@ async def test_two_sends_at_once_get_two_nonces(chain: LocalChain, reader: Chain
     assert await reader.token_balance(writer.account) == 60
 
 
+@pytest.mark.parametrize("automine", [True, False])
+async def test_two_programs_with_one_key_both_get_through(
+    chain: LocalChain, reader: ChainReader, automine: bool
+) -> None:
+    key = chain.new_key()
+    chain.anvil.automine(on=automine)
+    writers = [ChainWriter(reader, key), ChainWriter(reader, key)]
+    # Different amounts: two equal transactions with one nonce are one transaction.
+    tasks = [asyncio.create_task(writers[each % 2].mint(key.address, 1 << each)) for each in range(6)]
+    await eventually(lambda: chain.anvil.sent(key.address) == 6)
+    if not automine:
+        chain.anvil.mine()
+
+    results = await asyncio.gather(*tasks)
+
+    assert len({each.hash for each in results}) == 6
+    assert await reader.token_balance(key.address) == 63
+
+
 async def test_transaction_that_no_block_takes_is_pending_and_bumped(chain: LocalChain, reader: ChainReader) -> None:
     writer = ChainWriter(reader, chain.new_key(), patience=QUICK)
     chain.anvil.automine(on=False)

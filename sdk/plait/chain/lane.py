@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from eth_account import Account
 from eth_utils.address import to_checksum_address
@@ -27,6 +27,7 @@ from plait.protocol.typed import Key
 
 _GWEI = 10**9
 _TAKEN_LOOKS = 4
+_TAKEN_TRIES = 8
 _KNOWN = ("already known", "already imported", "known transaction", "already exists", "alreadyknown")
 _NONCE_USED = ("nonce too low", "nonce is too low", "invalid nonce")
 _UNDERPRICED = ("underpriced", "fee too low")
@@ -74,7 +75,7 @@ JournalTransaction = Callable[[Transaction], None]
 
 
 class Lane:
-    """Sends the transactions of one key. Everything that sends with this key shares this object."""
+    """Sends the transactions of one key. What sends with this key in one program shares this object."""
 
     def __init__(self, rpc: Rpc, key: Key, chain_id: int, *, patience: Patience | None = None) -> None:
         self._rpc = rpc
@@ -98,17 +99,11 @@ class Lane:
         reverts, `PendingError` when it is in no block in time, `GasMoneyError` or `RpcError` when it was not sent.
         """
         gas = await self._gas(to, data, value)
-        async with self._lock:
-            nonce = await self._next_nonce()
-            first = await self._signed(to=to, data=data, value=value, gas=gas, nonce=nonce)
-            if journal:
-                journal(first)
-            sent = await self._broadcast(first)
-            self._flying.add(nonce)
+        first, arrived = await self._begun(to, data, value, gas, journal)
         try:
-            return await self._wait([first], sent=sent, journal=journal)
+            return await self._wait([first], sent=arrived, journal=journal)
         finally:
-            self._flying.discard(nonce)
+            self._flying.discard(first.nonce)
 
     async def resume(self, variants: Sequence[Transaction], *, journal: JournalTransaction | None = None) -> Receipt:
         """Bring a journalled transaction to its end after a restart: never a second one beside it.
@@ -119,8 +114,8 @@ class Lane:
         async with self._flight(last.nonce):
             if found := await self._landed(variants):
                 return found
-            sent = await self._broadcast(last)
-            return await self._wait(list(variants), sent=sent, journal=journal)
+            arrived = await self._broadcast(last)
+            return await self._wait(list(variants), sent=arrived == "sent", journal=journal)
 
     @asynccontextmanager
     async def _flight(self, nonce: int) -> AsyncGenerator[None]:
@@ -131,15 +126,32 @@ class Lane:
         finally:
             self._flying.discard(nonce)
 
+    async def _begun(
+        self, to: Address | None, data: bytes, value: int, gas: int, journal: JournalTransaction | None
+    ) -> tuple[Transaction, bool]:
+        """Sign, journal and send with the next nonce; with the one after it when another program just took it."""
+        taken: set[int] = set()
+        async with self._lock:
+            while True:
+                nonce = await self._next_nonce(taken)
+                first = await self._signed(to=to, data=data, value=value, gas=gas, nonce=nonce)
+                if journal:
+                    journal(first)
+                arrived = await self._broadcast(first)
+                if arrived != "taken" or len(taken) >= _TAKEN_TRIES or await self._rpc.knows(first.hash):
+                    self._flying.add(nonce)
+                    return first, arrived == "sent"
+                taken.add(nonce)
+
     async def _gas(self, to: Address | None, data: bytes, value: int) -> int:
         try:
             return await self._rpc.estimate_gas(sender=self.account, to=to, data=data, value=value)
         except RpcRefusedError as error:
             raise self._explained(error) from error
 
-    async def _next_nonce(self) -> int:
+    async def _next_nonce(self, taken: set[int]) -> int:
         nonce = await self._rpc.nonce(self.account, "pending")
-        while nonce in self._flying:
+        while nonce in self._flying or nonce in taken:
             nonce += 1
         return nonce
 
@@ -197,20 +209,20 @@ class Lane:
             tip=max(tip, last.tip * percent // 100 + 1),
         )
 
-    async def _broadcast(self, tx: Transaction) -> bool:
-        """Hand the transaction over; False when nobody knows whether it arrived."""
+    async def _broadcast(self, tx: Transaction) -> Literal["sent", "unknown", "taken"]:
+        """Hand the transaction over; "taken" when its nonce is used, or promised to a dearer transaction."""
         try:
             await self._rpc.send_raw(tx.raw)
         except RpcDownError:
-            return False
+            return "unknown"
         except RpcRefusedError as error:
             text = error.message.lower()
             if any(known in text for known in _KNOWN):
-                return True
+                return "sent"
             if any(words in text for words in (*_NONCE_USED, *_UNDERPRICED)):
-                return False  # a variant of it may be in a block already: `_wait` finds out
+                return "taken"
             raise self._explained(error) from error
-        return True
+        return "sent"
 
     async def _wait(self, variants: list[Transaction], *, sent: bool, journal: JournalTransaction | None) -> Receipt:
         started = time.monotonic()
@@ -239,7 +251,8 @@ class Lane:
             flight.variants.append(bumped)
             flight.bumped, flight.sent = time.monotonic(), False
         if not flight.sent:
-            flight.sent = await self._broadcast(flight.variants[-1])
+            # "taken" is looked into by the next turn: a variant may be in a block, or somebody else's transaction.
+            flight.sent = await self._broadcast(flight.variants[-1]) == "sent"
         return None
 
     async def _landed(self, variants: Sequence[Transaction]) -> Receipt | None:
