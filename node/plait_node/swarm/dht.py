@@ -1,22 +1,19 @@
 """A Kademlia DHT of our own: libtorrent's session in a thread, an asyncio face over it.
 
 The table is a public board: whoever reaches it may store anything under a key of his own. What
-counts is what the reader checks (`records.py`). An item is at most 1,000 bytes bencoded, signed
-with Ed25519, under a sequence number that libtorrent raises with every put.
+counts is what the reader checks (`records.py`). libtorrent keeps this node's part of the table and
+answers for it; `items.py` asks for and stores items.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 import libtorrent as lt
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from plait_node.swarm.errors import (
     DhtPortInUseError,
@@ -24,42 +21,15 @@ from plait_node.swarm.errors import (
     DhtTimeoutError,
     ValueTooLargeError,
 )
+from plait_node.swarm.items import VALUE_LIMIT, DhtKey, ItemClient
+from plait_node.swarm.krpc import Krpc, Peer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# "996:" and 996 bytes are the 1,000 that BEP 44 allows.
-VALUE_LIMIT = 996
-SALT_LIMIT = 64
 _POLL_MS = 250
-# A closer peer may know a newer item than the first that answered.
-_SETTLE_S = 0.05
 _KEEP_JOINED_S = 2.0
 _COUNT_S = 0.05
-
-Peer = tuple[str, int]
-
-
-class DhtKey:
-    """An Ed25519 key pair under which a node stores its records."""
-
-    __slots__ = ("_seed", "public")
-
-    def __init__(self, seed: bytes) -> None:
-        """Derive the pair from 32 secret bytes."""
-        self.public = Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
-        self._seed = seed
-
-    def __repr__(self) -> str:
-        return f"DhtKey({self.public.hex()})"
-
-    def expanded(self) -> bytes:
-        """Return the 64-byte secret (scalar and prefix) that libtorrent signs with."""
-        digest = bytearray(hashlib.sha512(self._seed).digest())
-        digest[0] &= 248
-        digest[31] &= 63
-        digest[31] |= 64
-        return bytes(digest)
 
 
 class Dht(Protocol):
@@ -84,16 +54,6 @@ class Dht(Protocol):
     def add_peers(self, peers: Iterable[Peer]) -> None:
         """Learn of peers to bootstrap from."""
         ...
-
-
-@dataclass(slots=True, kw_only=True)
-class _Lookup:
-    """One running search: its newest find, and who waits for it."""
-
-    sequence: int = -1
-    value: bytes | None = None
-    found: asyncio.Event = field(default_factory=asyncio.Event)
-    finished: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 def _settings(host: str, port: int) -> lt.settings_pack:
@@ -125,7 +85,8 @@ def _settings(host: str, port: int) -> lt.settings_pack:
         "dht_prefer_verified_node_ids": False,
         "dht_max_dht_items": 100_000,
         "dht_upload_rate_limit": 1_000_000,
-        "dht_block_ratelimit": 1_000,
+        # Peers on one machine, or behind one NAT, share this budget of packets a second.
+        "dht_block_ratelimit": 10_000,
     }
 
 
@@ -142,8 +103,8 @@ class LibtorrentDht:
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
         self._listening: asyncio.Future[None] | None = None
-        self._lookups: dict[tuple[bytes, bytes], _Lookup] = {}
-        self._puts: dict[tuple[bytes, bytes], asyncio.Future[int]] = {}
+        self._krpc: Krpc | None = None
+        self._items: ItemClient | None = None
         self._providers: dict[bytes, set[Peer]] = {}
         self._known = 0
         self._joiner: asyncio.Task[None] | None = None
@@ -174,6 +135,7 @@ class LibtorrentDht:
         except DhtPortInUseError:
             await self.stop()
             raise
+        await self._open_client(deadline_s)
         self._joiner = asyncio.create_task(self._keep_joined(), name="dht-join")
 
     async def stop(self) -> None:
@@ -183,20 +145,20 @@ class LibtorrentDht:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._joiner
             self._joiner = None
+        if self._krpc is not None:
+            self._krpc.close()
+            self._krpc = self._items = None
         thread, self._thread, self._session = self._thread, None, None
         self._stopping.set()
         if thread is not None:
             await asyncio.to_thread(thread.join, 10.0)
-        for lookup in self._lookups.values():
-            lookup.finished.set()
-        for put in self._puts.values():
-            if not put.done():
-                put.set_result(0)
 
     def add_peers(self, peers: Iterable[Peer]) -> None:
         """Learn of peers; they are asked again as long as the table knows nobody."""
         fresh = set(peers) - self._peers
         self._peers |= fresh
+        if self._items is not None:
+            self._items.add_seeds(fresh)
         if self._session is not None:
             for host, port in fresh:
                 self._session.add_dht_node((host, port))
@@ -212,50 +174,12 @@ class LibtorrentDht:
             raise DhtTimeoutError(f"meet {peers} peers", deadline_s) from None
 
     async def put(self, key: DhtKey, salt: bytes, value: bytes, *, deadline_s: float = 5.0) -> int:
-        """Store `value` under `key` and `salt`; return how many peers confirmed it in time.
-
-        A dead peer among the closest delays the confirmation past any deadline while the value is
-        already found by others: 0 means unconfirmed, not failed.
-        """
-        if len(value) > VALUE_LIMIT:
-            raise ValueTooLargeError(len(value), VALUE_LIMIT)
-        if len(salt) > SALT_LIMIT:
-            raise ValueTooLargeError(len(salt), SALT_LIMIT)
-        session = self._running()
-        name = (key.public, salt)
-        # A second put while one runs would be signed with the same sequence number.
-        earlier = self._puts.get(name)
-        if earlier is not None:
-            await asyncio.wait([earlier], timeout=deadline_s)
-        done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._puts[name] = done
-        session.dht_put_mutable_item(key.expanded(), key.public, value, salt)
-        finished, _ = await asyncio.wait([done], timeout=deadline_s)
-        return done.result() if finished else 0
+        """Store `value` under `key` and `salt`; return how many peers confirmed it in time."""
+        return await self._client().put(key, salt, value, deadline_s=deadline_s)
 
     async def get(self, public: bytes, salt: bytes, *, deadline_s: float = 2.0) -> bytes | None:
         """Return the newest value that peers hold; None when none was found in time."""
-        session = self._running()
-        name = (public, salt)
-        lookup = self._lookups.get(name)
-        if lookup is None:
-            lookup = self._lookups[name] = _Lookup()
-            session.dht_get_mutable_item(public, salt)
-        try:
-            async with asyncio.timeout(deadline_s):
-                found = asyncio.create_task(lookup.found.wait())
-                finished = asyncio.create_task(lookup.finished.wait())
-                try:
-                    await asyncio.wait([found, finished], return_when=asyncio.FIRST_COMPLETED)
-                    await asyncio.wait([finished], timeout=_SETTLE_S)
-                finally:
-                    found.cancel()
-                    finished.cancel()
-        except TimeoutError:
-            pass
-        if self._lookups.get(name) is lookup:
-            del self._lookups[name]
-        return lookup.value
+        return await self._client().get(public, salt, deadline_s=deadline_s)
 
     def announce(self, topic: bytes, port: int) -> None:
         """Say that this host's `port` serves a 20-byte topic (BEP 5); others see this socket's address."""
@@ -269,6 +193,19 @@ class LibtorrentDht:
         await asyncio.sleep(wait_s)
         self._providers.pop(topic, None)
         return found
+
+    async def _open_client(self, deadline_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(deadline_s):
+            _, self._krpc = await loop.create_datagram_endpoint(Krpc, local_addr=(self._host, 0))
+        own = (self._host, self.port)
+        self._items = ItemClient(self._krpc, own=lambda: own, clock=loop.time)
+        self._items.add_seeds(self._peers)
+
+    def _client(self) -> ItemClient:
+        if self._items is None:
+            raise DhtStoppedError
+        return self._items
 
     def _running(self) -> lt.session:
         if self._session is None:
@@ -299,14 +236,6 @@ class LibtorrentDht:
 
     def _read(self, alert: lt.alert) -> Callable[[], None] | None:
         """Copy what matters out of an alert, which dies with the next poll."""
-        if isinstance(alert, lt.dht_mutable_item_alert):
-            item: object = alert.item  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]  the stub's entry type is open
-            value = item if isinstance(item, bytes) and item else None  # nothing found reads as an empty item
-            name, sequence, final = (bytes(alert.key), bytes(alert.salt)), alert.seq, alert.authoritative
-            return lambda: self._on_item(name, sequence, value, final=final)
-        if isinstance(alert, lt.dht_put_alert):
-            stored, count = (bytes(alert.public_key), bytes(alert.salt)), alert.num_success
-            return lambda: self._on_put(stored, count)
         if isinstance(alert, lt.dht_get_peers_reply_alert):
             topic, peers = alert.info_hash.to_bytes(), set(alert.peers())
             return lambda: self._on_providers(topic, peers)
@@ -319,21 +248,6 @@ class LibtorrentDht:
             error = DhtPortInUseError(self._host, self._wanted_port, alert.error.message())
             return lambda: self._on_listening(error)
         return None
-
-    def _on_item(self, name: tuple[bytes, bytes], sequence: int, value: bytes | None, *, final: bool) -> None:
-        lookup = self._lookups.get(name)
-        if lookup is None:
-            return
-        if value is not None and sequence > lookup.sequence:
-            lookup.sequence, lookup.value = sequence, value
-            lookup.found.set()
-        if final:
-            lookup.finished.set()
-
-    def _on_put(self, name: tuple[bytes, bytes], count: int) -> None:
-        put = self._puts.pop(name, None)
-        if put is not None and not put.done():
-            put.set_result(count)
 
     def _on_providers(self, topic: bytes, peers: set[Peer]) -> None:
         self._providers.get(topic, set()).update(peers)

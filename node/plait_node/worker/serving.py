@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from plait_node.worker.publisher import Publisher
 
 _TRIES = 3
-# A put is found at once; a dead peer only delays its confirmation.
-_DEPOSIT_S = 0.2
 
 _log = logging.getLogger(__name__)
 
@@ -181,7 +179,7 @@ class Serving:
 
     async def _deposit(self, signed: Signed[Job] | Signed[Receipt]) -> None:
         try:
-            await self._announcer.deposit(signed, deadline_s=_DEPOSIT_S)
+            await self._announcer.deposit(signed)
         except Exception as error:  # noqa: BLE001  a table out of reach must not cost the payer the answer
             _log.warning("deposit failed request=%s error=%s", to_hex(self._task.digest), error)
 

@@ -10,8 +10,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from plait_node.swarm.dht import VALUE_LIMIT, DhtKey, LibtorrentDht
+from plait_node.swarm.dht import LibtorrentDht
 from plait_node.swarm.errors import DhtPortInUseError, DhtStoppedError, DhtTimeoutError, ValueTooLargeError
+from plait_node.swarm.items import VALUE_LIMIT, DhtKey
 
 
 @asynccontextmanager
@@ -68,13 +69,13 @@ async def test_dht_put_signed_by_another_key_is_stored_by_nobody() -> None:
     """Peers check the Ed25519 signature, so nobody writes under a key that is not his."""
 
     class Thief(DhtKey):
-        def expanded(self) -> bytes:
-            return DhtKey(os.urandom(32)).expanded()
+        def sign(self, data: bytes) -> bytes:
+            return DhtKey(os.urandom(32)).sign(data)
 
     async with network(4) as nodes:
         seed = os.urandom(32)
         await nodes[0].put(DhtKey(seed), b"s", b"mine")
-        await nodes[1].put(Thief(seed), b"s", b"stolen", deadline_s=1)
+        assert await nodes[1].put(Thief(seed), b"s", b"stolen") == 0
         assert await nodes[2].get(DhtKey(seed).public, b"s") == b"mine"
 
 
@@ -97,6 +98,31 @@ async def test_dht_peer_gone_others_still_find_the_value() -> None:
         await nodes[1].put(key, b"s", b"kept")
         await asyncio.gather(nodes[1].stop(), nodes[5].stop())
         assert await nodes[7].get(key.public, b"s", deadline_s=10) == b"kept"
+
+
+async def test_dht_peers_killed_puts_are_found_at_once_all_the_same() -> None:
+    """The own search of libtorrent would wait 15 s for each dead peer."""
+    async with network(7) as nodes:
+        for node in nodes:
+            node.add_peers([("127.0.0.1", other.port) for other in nodes if other is not node])
+        await asyncio.gather(nodes[2].stop(), nodes[4].stop())
+        key = DhtKey(os.urandom(32))
+        began = asyncio.get_running_loop().time()
+        assert await nodes[1].put(key, b"s", b"fresh") >= 1
+        assert await nodes[6].get(key.public, b"s") == b"fresh"
+        assert await nodes[0].get(key.public, b"absent") is None
+        assert asyncio.get_running_loop().time() - began < 4
+
+
+async def test_dht_alone_keeps_its_own_items() -> None:
+    node = LibtorrentDht()
+    await node.start()
+    try:
+        key = DhtKey(os.urandom(32))
+        assert await node.put(key, b"s", b"mine") == 1
+        assert await node.get(key.public, b"s") == b"mine"
+    finally:
+        await node.stop()
 
 
 async def test_dht_start_port_taken_names_the_port() -> None:

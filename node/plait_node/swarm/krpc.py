@@ -1,0 +1,137 @@
+"""Ask nodes of the DHT directly (BEP 5, BEP 44): one datagram out, one in, a deadline on each.
+
+libtorrent answers for this node and keeps the table; its own searches wait 15 s for every peer that died, which a
+small network cannot afford. This client waits a fraction of a second and remembers who was silent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeGuard, cast
+
+import libtorrent as lt
+
+Peer = tuple[str, int]
+
+ANSWER_S = 0.4
+_MAX_DATAGRAM = 4_096
+# The stub's entry type is open: here it is whatever comes, checked where it is read.
+_bencode = cast("Callable[[Any], bytes]", lt.bencode)  # pyright: ignore[reportUnknownMemberType]
+_bdecode = cast("Callable[[bytes], object]", lt.bdecode)  # pyright: ignore[reportUnknownMemberType]
+_COMPACT = 26  # id 20, IPv4 4, port 2
+_MAX_NODES = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A node's answer to a query, well formed."""
+
+    peer: Peer
+    node: bytes
+    token: bytes
+    nodes: tuple[tuple[bytes, Peer], ...]
+    value: bytes | None
+    key: bytes
+    signature: bytes
+    sequence: int
+
+
+class Krpc(asyncio.DatagramProtocol):
+    """A socket that asks and is not asked: it says that it is read-only (BEP 43)."""
+
+    def __init__(self) -> None:
+        """Make a client; open it with `create_datagram_endpoint`."""
+        self._id = os.urandom(20)
+        self._numbers = itertools.count(int.from_bytes(os.urandom(2), "big"))
+        self._waiting: dict[tuple[Peer, bytes], asyncio.Future[Answer]] = {}
+        self._transport: asyncio.DatagramTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the socket."""
+        self._transport = cast("asyncio.DatagramTransport", transport)
+
+    def close(self) -> None:
+        """Close the socket."""
+        if self._transport is not None:
+            self._transport.close()
+            self._transport = None
+
+    def datagram_received(self, data: bytes, addr: tuple[Any, ...]) -> None:
+        """Match a datagram with the query it answers; anything else is dropped."""
+        peer: Peer = (addr[0], addr[1])
+        answer = _read(peer, data) if len(data) <= _MAX_DATAGRAM else None
+        if answer is not None:
+            waiting = self._waiting.get((peer, answer[0]))
+            if waiting is not None and not waiting.done():
+                waiting.set_result(answer[1])
+
+    def error_received(self, exc: Exception) -> None:
+        """Ignore what the socket says: a silent peer is noticed by its silence."""
+
+    async def ask(self, peer: Peer, method: bytes, arguments: dict[bytes, Any]) -> Answer | None:
+        """Send a query and return the answer; None when none came within `ANSWER_S`."""
+        transport = self._transport
+        if transport is None:
+            return None
+        number = (next(self._numbers) % 65_536).to_bytes(2, "big")
+        asked = {b"id": self._id} | arguments
+        message: dict[bytes, Any] = {b"a": asked, b"q": method, b"ro": 1, b"t": number, b"y": b"q"}
+        waiting: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._waiting[peer, number] = waiting
+        try:
+            transport.sendto(_bencode(message), peer)
+            return await asyncio.wait_for(waiting, ANSWER_S)
+        except (TimeoutError, OSError):
+            return None
+        finally:
+            self._waiting.pop((peer, number), None)
+
+
+def _read(peer: Peer, data: bytes) -> tuple[bytes, Answer] | None:
+    """Return transaction and answer of a datagram; None for anything that is not exactly one."""
+    try:
+        message = _bdecode(data)
+    except (RuntimeError, ValueError, OverflowError):
+        return None
+    if not _is_dict(message) or message.get(b"y") != b"r":
+        return None
+    reply = message.get(b"r")
+    if not _is_dict(reply):
+        return None
+    number, node, sequence = message.get(b"t"), reply.get(b"id"), reply.get(b"seq", 0)
+    if not isinstance(number, bytes) or not isinstance(node, bytes) or len(node) != 20 or type(sequence) is not int:
+        return None
+    value = reply.get(b"v")
+    answer = Answer(
+        peer=peer,
+        node=node,
+        token=_bytes(reply.get(b"token")),
+        nodes=tuple(_nodes(_bytes(reply.get(b"nodes")))),
+        value=value if isinstance(value, bytes) else None,
+        key=_bytes(reply.get(b"k")),
+        signature=_bytes(reply.get(b"sig")),
+        sequence=sequence,
+    )
+    return number, answer
+
+
+def _is_dict(value: object) -> TypeGuard[dict[bytes, object]]:
+    return isinstance(value, dict)
+
+
+def _bytes(value: object) -> bytes:
+    return value if isinstance(value, bytes) else b""
+
+
+def _nodes(compact: bytes) -> list[tuple[bytes, Peer]]:
+    found: list[tuple[bytes, Peer]] = []
+    for at in range(0, min(len(compact), _COMPACT * _MAX_NODES) - _COMPACT + 1, _COMPACT):
+        raw = compact[at : at + _COMPACT]
+        port = int.from_bytes(raw[24:], "big")
+        if port:
+            found.append((raw[:20], (".".join(map(str, raw[20:24])), port)))
+    return found
