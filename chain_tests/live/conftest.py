@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
@@ -22,18 +22,18 @@ async def trade(chain: LocalChain, reader: ChainReader, tmp_path: Path) -> Async
 
 
 @pytest.fixture(scope="session")
-def running_network(tmp_path_factory: pytest.TempPathFactory) -> Generator[LiveNetwork]:
+async def running_network(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[LiveNetwork]:
     """Start the whole network once, for the tests that ask for it; every process has ended after the session."""
     network = LiveNetwork(folder=tmp_path_factory.mktemp("live") / "network")
     try:
-        network.start()
+        await network.start()
         yield network
     finally:
         network.stop()
 
 
 @pytest.fixture
-def net(running_network: LiveNetwork) -> LiveNetwork:
-    """Yield the network with all six nodes running, whatever the test before did to them."""
-    running_network.revive()
+async def net(running_network: LiveNetwork) -> LiveNetwork:
+    """Return the network with all six nodes running, whatever the test before did to them."""
+    await running_network.revive()
     return running_network

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,16 +91,15 @@ class Node:
     def kill(self) -> None:
         """End it at once, as a power cut would."""
         os.kill(self.pid, signal.SIGKILL)
-        until(lambda: not self.alive, f"{self.name} does not die")
 
 
-def until(happened: Any, otherwise: str, *, within_s: float = 20.0) -> None:  # noqa: ANN401 any callable
+async def until(happened: Callable[[], bool], otherwise: str, *, within_s: float = 20.0) -> None:
     """Wait until something is so."""
     deadline = time.monotonic() + within_s
     while not happened():
         if time.monotonic() > deadline:
             raise TimeoutError(f"{otherwise} within {within_s:g} s")
-        time.sleep(0.05)
+        await asyncio.sleep(0.05)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -115,7 +115,7 @@ class LiveNetwork:
     nodes: dict[str, Node] = field(default_factory=dict[str, Node])
     _supervisor: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
+    async def start(self) -> None:
         """Start it and wait until it serves."""
         log = self.folder.parent / f"{self.folder.name}.log"
         command = [sys.executable, "-c", _LAUNCH, "-m", "plait_node.localnet", "serve", "--folder", str(self.folder)]
@@ -130,7 +130,7 @@ class LiveNetwork:
                 raise RuntimeError(f"the local network did not come up:\n{text}")
             return "\nup " in text
 
-        until(up, "the local network was not up", within_s=UP_S)
+        await until(up, "the local network was not up", within_s=UP_S)
         self._read(json.loads((self.folder / "network.json").read_text(encoding="utf-8")))
 
     def _read(self, facts: dict[str, Any]) -> None:
@@ -155,6 +155,10 @@ class LiveNetwork:
         if self._supervisor is not None:
             _end(self._supervisor)
 
+    def folder_of(self, part: str) -> Path:
+        """Return where a part of the network keeps its files: broker, logs, models."""
+        return self.deployment_file.parent.parent / part
+
     def owner(self, name: str) -> Address:
         """Return who owns a node."""
         return self.nodes[name].owner
@@ -168,9 +172,10 @@ class LiveNetwork:
         """Return a node's service key, from its folder."""
         return Key.from_hex((self.nodes[name].home / "service.key").read_text(encoding="utf-8").strip())
 
-    def restart(self, name: str) -> None:
+    async def restart(self, name: str) -> None:
         """Start a node that was killed again, and wait until it serves."""
         node = self.nodes[name]
+        await until(lambda: not node.alive, f"{name} does not die")
         (node.home / "ready.json").unlink(missing_ok=True)
         node.process = launch(node.home / "node.toml", node.log)
         node.pid = node.process.pid
@@ -180,13 +185,13 @@ class LiveNetwork:
                 raise RuntimeError(f"{name} ended:\n{node.text()[-2_000:]}")
             return node.ready
 
-        until(ready, f"{name} was not ready", within_s=UP_S)
+        await until(ready, f"{name} was not ready", within_s=UP_S)
 
-    def revive(self) -> None:
+    async def revive(self) -> None:
         """Start every node again that a test has killed."""
         for name, node in self.nodes.items():
             if not node.alive:
-                self.restart(name)
+                await self.restart(name)
 
     async def call(self, method: str, *params: object) -> Any:  # noqa: ANN401 JSON
         """Call a JSON-RPC method of the chain."""
