@@ -58,7 +58,8 @@ def test_key_file_saved_with_a_password_hides_the_key(tmp_path: Path) -> None:
     save_key(key, path, "secret")
 
     assert key.secret_hex()[2:] not in path.read_text()
-    assert load_key(path, "secret").address == key.address
+    assert json.loads(path.read_text())["crypto"]["kdf"] == "scrypt"
+    assert path.stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.parametrize("text", ["", "0x12", "zz" * 32, "{not json"])
