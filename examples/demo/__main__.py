@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from network import network
+from network import NetworkError, network
 from story import Story, StoryError
 
 from plait.errors import PlaitError
@@ -39,7 +39,7 @@ def main() -> int:
     except KeyboardInterrupt:
         print("demo: FAILED: interrupted")
         return 130
-    except (PlaitError, StoryError, OSError) as error:
+    except (PlaitError, StoryError, NetworkError, OSError) as error:
         print(f"demo: FAILED: {error}")
         return 1
     summary["seconds"] = round(time.monotonic() - began, 1)

@@ -18,11 +18,13 @@ from plait import Plait
 from plait.errors import PlaitError
 
 _QUESTION = "Explain in two sentences why the sky is blue."
-_FOLLOW_UP = "And why is it red in the evening? One sentence."
+_EVENING = "And why is it red in the evening?"
+_NIGHT = "And why is it black at night?"
 _ON_CHAIN = "Name the capital of France."
 _LONG = "Write a long story about a lighthouse keeper and the sea."
 _CLAIMED_S = 30.0
 _KILL_AFTER_TOKENS = 24
+_KILLED_BLOCK = 10
 _PAYEES = ("gateway", "stage-ash", "stage-birch", "stage-cedar")
 
 
@@ -100,7 +102,10 @@ class Story:
             "request": answer.id,
             "answer": told.text,
             "finish": answer.choices[0].finish_reason,
-            "route": [f"{stage.first}-{stage.last - 1} {stage.node}" for stage in answer.job.route],
+            "route": [
+                {"blocks": [stage.first, stage.last], "node": stage.node, "name": self._name(stage.node)}
+                for stage in answer.job.route
+            ],
             "method": answer.job.method,
             "reason": answer.job.reason,
             "firstTokenSeconds": round(told.first_token_s, 2),
@@ -109,15 +114,18 @@ class Story:
             "verification": {"level": answer.verification.level, "checks": list(answer.verification.checks)},
         }
 
+    def _name(self, owner: str) -> str:
+        return next((str(each["name"]) for each in self.facts.processes if each["owner"] == owner), owner)
+
     def _show(self, told: Told) -> dict[str, Any]:
         facts = self._facts_of(told)
         usage = told.answer.usage
-        self._say("5 method", f"{facts['method']}: {facts['reason']}")
-        self._say("4 route", "  ".join(facts["route"]))
-        self._say(
-            "8 verify",
-            f"{facts['verification']['level']}: {', '.join(facts['verification']['checks'])}",
-        )
+        self._say("5 method", facts["reason"])
+        stages = (f"{each['blocks'][0]}-{each['blocks'][1] - 1} {each['name']}" for each in facts["route"])
+        self._say("4 route", " -> ".join(stages))
+        checks = facts["verification"]["checks"]
+        listed = f"{len(checks)} checks passed" if "question" in self._summary else ", ".join(checks)
+        self._say("8 verify", f"{facts['verification']['level']}: {listed}")
         self._say(
             "8 pay",
             f"{usage.prompt_tokens} + {usage.completion_tokens} tokens for {facts['price']} base units; "
@@ -127,28 +135,28 @@ class Story:
 
     def _question(self, client: Plait) -> Told:
         self._say("1 ask", _QUESTION)
-        told = self._ask(client, [{"role": "user", "content": _QUESTION}])
+        told = self._ask(client, _talk(_QUESTION))
         self._summary["question"] = self._show(told)
         return told
 
     def _shared_prefix(self, client: Plait, first: Told) -> None:
-        self._say("1 ask", f"(the same talk goes on, so its beginning is known) {_FOLLOW_UP}")
-        talk = [
-            {"role": "user", "content": _QUESTION},
-            {"role": "assistant", "content": first.text},
-            {"role": "user", "content": _FOLLOW_UP},
-        ]
-        told = self._ask(client, talk, max_tokens=48)
-        self._summary["sharedPrefix"] = self._show(told)
-        before, after = first.answer.job.method, told.answer.job.method
-        _must(f"the method stayed {after} although the prefix was shared", true=before != after)
-        self._say("5 method", f"changed from {before} to {after}")
+        """Go on talking, twice from the same point: the second time the stages know all but the last question."""
+        talk = [*_talk(_QUESTION), {"role": "assistant", "content": first.text}]
+        methods = [first.answer.job.method]
+        for part, question in (("followUp", _EVENING), ("sharedPrefix", _NIGHT)):
+            self._say("1 ask", f"(the talk goes on) {question}")
+            told = self._ask(client, [*talk, *_talk(question)], max_tokens=32)
+            self._summary[part] = self._show(told)
+            methods.append(told.answer.job.method)
+        self._say("5 method", f"chosen so far: {', '.join(methods)}")
+        _must(
+            f"the method is {methods[-1]} although the prefix is shared",
+            true=methods[-1] == "prefix-cache" != methods[0],
+        )
 
     def _on_chain(self, client: Plait) -> None:
         self._say("on chain", f"escrowed for a named node: {_ON_CHAIN}")
-        number = client.requests.submit(
-            model=self.facts.model, messages=[{"role": "user", "content": _ON_CHAIN}], max_tokens=24, fee=10_000
-        )
+        number = client.requests.submit(model=self.facts.model, messages=_talk(_ON_CHAIN), max_tokens=24, fee=10_000)
         answer = client.requests.wait(number, timeout=60)
         print(f"    {answer.content}")
         self._say("on chain", f"request {number} fulfilled in transaction {answer.transaction}")
@@ -160,40 +168,45 @@ class Story:
         }
 
     def _lose_a_node(self, client: Plait) -> None:
-        victim = self.facts.process("stage-birch")
         self._say("1 ask", f"{_LONG} (its holder of blocks 10-19 will die)")
         stream = client.chat.completions.create(
             model=self.facts.model,
-            messages=[{"role": "user", "content": _LONG}],
+            messages=_talk(_LONG),
             max_tokens=200,
             temperature=0,
             stream=True,
         )
-        killed, error = False, None
+        killed, error = "", None
         try:
             for count, chunk in enumerate(stream):
                 print("    " if not count else "", chunk.choices[0].delta.content or "", sep="", end="", flush=True)
                 if not killed and stream.usage.completion_tokens >= _KILL_AFTER_TOKENS:
-                    os.kill(int(str(victim["pid"])), signal.SIGKILL)
-                    killed = True
+                    holder = next(stage.node for stage in stream.job.route if stage.first == _KILLED_BLOCK)
+                    killed = self._name(holder)
+                    os.kill(int(str(self.facts.process(killed)["pid"])), signal.SIGKILL)
         except PlaitError as failure:
             error = failure
         print(flush=True)
-        _must("the answer ended before the kill", true=killed)
+        _must("the answer ended before the kill", true=bool(killed))
         _must("the answer went on although its stage was dead", true=error is not None)
         self._say("7 failure", str(error))
         spent = client.jobs.get(stream.id)
         windows = stream.verified_tokens
         self._say("8 pay", f"paid {spent.paid} base units for {windows} checked tokens, nothing beyond")
         _must(f"{spent.paid} paid for {windows} tokens", true=spent.paid <= stream.price_of(windows))
-        self._summary["failure"] = {"error": str(error), "paid": str(spent.paid), "checkedTokens": windows}
+        self._summary["failure"] = {
+            "killed": killed,
+            "error": str(error),
+            "paid": str(spent.paid),
+            "checkedTokens": windows,
+        }
 
     def _spare(self, client: Plait) -> None:
         self._say("1 ask", f"(again, over the spare) {_QUESTION}")
-        told = self._ask(client, [{"role": "user", "content": _QUESTION}], max_tokens=48)
+        told = self._ask(client, _talk(_QUESTION), max_tokens=48)
         self._summary["spare"] = self._show(told)
-        spare = self.facts.process("stage-spare")["owner"]
-        _must("the spare was not used", true=any(str(spare) in stage for stage in self._summary["spare"]["route"]))
+        killed, route = self._summary["failure"]["killed"], self._summary["spare"]["route"]
+        _must(f"the route still names {killed}", true=killed not in [stage["name"] for stage in route])
 
     def _settle(self, client: Plait, first: Told, before: dict[str, int]) -> None:
         job = client.jobs.get(first.answer.id)
@@ -207,9 +220,8 @@ class Story:
         after = self._reputations(client)
         for name in _PAYEES:
             self._say("9 settle", f"reputation of {name}: {before[name]} before, {after[name]} after")
-        _must(
-            all(after[name] > before[name] for name in ("gateway", "stage-ash")), "work was settled, reputation stayed"
-        )
+        grown = all(after[name] > before[name] for name in ("gateway", "stage-ash"))
+        _must("work was settled and reputation stayed", true=grown)
         self._summary["reputation"] = {"before": before, "after": after}
 
     def _reputations(self, client: Plait) -> dict[str, int]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import signal
 import time
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager
@@ -124,23 +122,27 @@ async def _check_key(reader: ChainReader, config: NodeConfig, key: Key) -> None:
 
 @asynccontextmanager
 async def background(*works: Coroutine[None, None, None]) -> AsyncGenerator[None]:
-    """Run coroutines beside the block and cancel them after it; one that fails ends the node."""
-    tasks = [asyncio.create_task(work) for work in works]
-
-    def failed(task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("background work failed work=%s", task.get_name(), exc_info=error)
-            signal.raise_signal(signal.SIGTERM)
-
-    for task in tasks:
-        task.add_done_callback(failed)
+    """Run coroutines beside the block and cancel them after it; the first that fails ends the block with its error."""
     try:
-        yield
-    finally:
-        for task in tasks:
-            task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.gather(*tasks, return_exceptions=True)
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(_logged(work)) for work in works]
+            yield
+            for task in tasks:
+                task.cancel()
+    except BaseExceptionGroup as errors:
+        raise _first(errors) from None
+
+
+async def _logged(work: Coroutine[None, None, None]) -> None:
+    try:
+        await work
+    except Exception as error:
+        _log.error("background work failed work=%s error=%r", work, error)
+        raise
+
+
+def _first(error: BaseException) -> BaseException:
+    return _first(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
 
 
 @asynccontextmanager

@@ -10,6 +10,8 @@ from plait_node.app.base import Base, background, clock, connected
 from plait_node.config import GatewayConfig
 from plait_node.gateway import Gateway, serve
 
+_PATIENCE_S = 20.0  # a peer that just died may delay a record's way through the DHT
+
 
 @asynccontextmanager
 async def run(base: Base, config: GatewayConfig) -> AsyncGenerator[dict[str, object]]:
@@ -28,6 +30,7 @@ async def run(base: Base, config: GatewayConfig) -> AsyncGenerator[dict[str, obj
             lookup=base.lookup(),
             models=base.store.folder,
             notify=claimer.notify,
+            patience_s=_PATIENCE_S,
             clock=clock,
         )
         listening: asyncio.Future[int] = asyncio.get_running_loop().create_future()

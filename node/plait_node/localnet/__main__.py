@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import shutil
@@ -45,20 +44,20 @@ async def _serve(folder: Path) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    starting = asyncio.create_task(_until_stopped(folder, stop))
+    network = Network(folder=folder, say=lambda text: print(text, flush=True))
+    starting = asyncio.create_task(network.start())
     stopping = asyncio.create_task(stop.wait())
-    await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    stopping.cancel()
-    if not starting.done():
+    try:
+        await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            starting.result()
+            print(f"up        {network.summary_file}", flush=True)
+            await stopping
+    finally:
+        # The one who stops must not be the one who is cancelled: every child is ended, whatever was under way.
         starting.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await starting
-
-
-async def _until_stopped(folder: Path, stop: asyncio.Event) -> None:
-    async with Network(folder=folder, say=lambda text: print(text, flush=True)) as network:
-        print(f"up        {network.summary_file}", flush=True)
-        await stop.wait()
+        await asyncio.gather(starting, return_exceptions=True)
+        await network.stop()
 
 
 @app.command()

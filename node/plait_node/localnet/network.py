@@ -10,8 +10,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -68,7 +66,7 @@ def processes(owners: dict[str, Operator]) -> tuple[Process, ...]:
 
 @dataclass(slots=True, kw_only=True)
 class Network:
-    """A local network. Leave the context and every process it started has ended."""
+    """A local network: `start` it, and `stop` it whatever happened."""
 
     folder: Path
     say: Say = print
@@ -85,26 +83,14 @@ class Network:
         self._children = Children(self.folder / "logs")
         self._processes = processes(self.owners)
 
-    async def __aenter__(self) -> Self:
-        try:
-            await self._start()
-        except BaseException:
-            await self.stop()
-            raise
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
-        await self.stop()
-
     async def stop(self) -> None:
         """End every process."""
         await self._children.stop_all()
         if self._broker is not None:
             await self._broker.stop()
 
-    async def _start(self) -> None:
+    async def start(self) -> None:
+        """Start everything; raise `LocalnetError` when a part does not come up. `stop` ends what was started."""
         self._anvil = await Anvil.start(self._children)
         self.say(f"chain     {self._anvil.url} (id 31337)")
         deployer = Key.generate()

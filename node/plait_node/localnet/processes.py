@@ -17,7 +17,7 @@ from pathlib import Path
 
 from plait_node.errors import LocalnetError
 
-_STOP_S = 5.0
+_STOP_S = 8.0
 _PR_SET_PDEATHSIG = 1
 
 

@@ -52,12 +52,7 @@ def chooser(selector: Selector, *, hop_s: float = 0.0) -> Chooser:
             shared_prefix_tokens=shape.shared_prefix_tokens,
             hop_s=hop_s,
         )
-        choice = selector.choose(task)
-        predicted = {
-            "firstTokenUs": round(choice.predicted.first_token_s * 1e6),
-            "totalUs": round(choice.predicted.total_s * 1e6),
-        }
-        return ChoiceNote(method=choice.method, amounts=choice.amounts, predicted=predicted, reason=choice.reason)
+        return selector.choose(task).note()
 
     return choose
 
@@ -69,6 +64,10 @@ class Decision:
     route: Route
     choice: ChoiceNote
     lineage: tuple[Hash, ...]
+
+    def expected_s(self, max_tokens: int) -> float:
+        """Return when an answer of this many tokens is expected to be complete."""
+        return self.choice.predicted.get("first_token_s", 0.0) + max_tokens * self.route.step_s
 
     @property
     def reuses_prefix(self) -> bool:
@@ -97,6 +96,12 @@ class PrefixMemory:
                 break
             count += 1
         return count
+
+    def holders(self, payer: Address, keys: Sequence[Hash]) -> frozenset[Address]:
+        """Return the owners of the route that last computed the first of these windows for this payer."""
+        names = (name for owner, name, key in reversed(self._keys) if keys and owner == payer and key == keys[0])
+        name = next(names, b"")
+        return frozenset(Address(name[at : at + 20]) for at in range(0, len(name), 20))
 
     def remember(self, payer: Address, route: Route, keys: Sequence[Hash]) -> None:
         """Remember a prompt whose windows every stage signed."""
@@ -151,6 +156,14 @@ class Planner:
         )
         route = await self._route(needs)
         keys = prompt_lineage(request.model, route.profile, task.ids)
+        best = self._with_method(task, route, keys)
+        held = await self._holding(task, needs, keys)
+        if held is not None and held.route.profile == route.profile:
+            best = min(best, held, key=lambda each: each.expected_s(request.max_tokens))
+        return best
+
+    def _with_method(self, task: Task, route: Route, keys: tuple[Hash, ...]) -> Decision:
+        request = task.request
         shared = self.prefixes.shared(request.payer, route, keys)
         choice = self._choose(
             JobShape(
@@ -162,6 +175,16 @@ class Planner:
             )
         )
         return Decision(route=route, choice=choice, lineage=keys)
+
+    async def _holding(self, task: Task, needs: Needs, keys: tuple[Hash, ...]) -> Decision | None:
+        """Return the best decision over the stages that computed this prompt's beginning last, if they still serve."""
+        owners = self.prefixes.holders(task.request.payer, keys) - set(self.blames.seconds(now=self._clock()))
+        records = [each for each in await self._directory.stages(self._manifest.model_id) if each.owner in owners]
+        try:
+            route = plan(records, needs)
+        except NoRouteError:
+            return None
+        return self._with_method(task, route, keys)
 
     async def room(self, max_price: int) -> int:
         """Return the most steps that a route has room for now; 0 when there is none."""

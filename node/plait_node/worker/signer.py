@@ -3,34 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING
 
 from plait.ledger import Safe
-from plait.protocol.messages import Job, Message, Progress, Receipt
 
 if TYPE_CHECKING:
-    from plait.ledger import NotSafe
+    from plait.ledger import SigningGuard
+    from plait.protocol.messages import Job, Progress, Receipt
     from plait.protocol.typed import Domain, Key, Signed
-
-M = TypeVar("M", bound=Message)
-
-
-class Guard(Protocol):
-    """The part of `SigningGuard` that the worker uses."""
-
-    def check(self, message: Job, /) -> Safe | NotSafe:
-        """Remember that a message is signed for its place, before it is."""
-        ...
-
-    def sign(self, key: Key, message: M, /) -> Signed[M]:
-        """Sign; raise `ConflictError` when it contradicts an earlier message."""
-        ...
 
 
 class WorkerSigner:
     """Signs with one service key, asking the guard first."""
 
-    def __init__(self, *, guard: Guard, key: Key, domain: Domain) -> None:
+    def __init__(self, *, guard: SigningGuard, key: Key, domain: Domain) -> None:
         """Sign for the node whose service key this is."""
         self._guard = guard
         self._key = key

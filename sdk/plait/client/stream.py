@@ -42,6 +42,12 @@ class AsyncStream:
         return Usage(prompt_tokens=prompt, completion_tokens=len(self._run.verifier.ids))
 
     @property
+    def job(self) -> JobInfo | None:
+        """Return who works on the answer now, None before the first record; the method comes with the whole."""
+        job = self._run.verifier.job
+        return None if job is None else JobInfo.of(job, None)
+
+    @property
     def verified_tokens(self) -> int:
         """Return how many tokens of the answer have passed L0."""
         return self._run.verifier.verified

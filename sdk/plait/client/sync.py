@@ -16,6 +16,7 @@ from plait.chain.deployments import Deployment
 from plait.client.answers import (
     ChatCompletion,
     ChatCompletionChunk,
+    JobInfo,
     JobStatus,
     Model,
     Node,
@@ -75,6 +76,11 @@ class Stream:
     def usage(self) -> Usage:
         """Return the tokens so far."""
         return self._inner.usage
+
+    @property
+    def job(self) -> JobInfo | None:
+        """Return who works on the answer now, None before the first record; the method comes with the whole."""
+        return self._inner.job
 
     @property
     def verified_tokens(self) -> int:
