@@ -227,7 +227,7 @@ def test_history_that_is_damaged_says_so(tmp_path: Path, content: bytes) -> None
 
 
 def test_history_that_is_missing_or_lacks_plain_says_so(tmp_path: Path) -> None:
-    with pytest.raises(HistoryError, match="selector.measure"):
+    with pytest.raises(HistoryError, match=r"selector\.measure"):
         History.load(tmp_path / "none.json")
     with pytest.raises(HistoryError, match="plain"):
         Selector(history(cell("prefix-cache", 100, 0.2, cached=96)))
