@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from plait.cli.program import EXIT_FAILED, fail
+from plait.protocol.errors import PlaitError
 from plait_node.cli import app
 
 if __name__ == "__main__":
-    app()
+    try:
+        app()
+    except PlaitError as error:
+        fail(error, EXIT_FAILED)
