@@ -75,7 +75,7 @@ class Announcer:
                 _log.warning("announcement failed error=%s", error)
             await asyncio.sleep(ANNOUNCE_S)
 
-    async def deposit(self, signed: Signed[Job] | Signed[Receipt], *, deadline_s: float = 2.0) -> None:
+    async def deposit(self, signed: Signed[Job] | Signed[Receipt], *, deadline_s: float = 3.0) -> None:
         """Put a job or a receipt under its request, until its `closes_at`; too large a one as digest and signature."""
         message = signed.message
         kind = RecordKind.JOB if isinstance(message, Job) else RecordKind.RECEIPT

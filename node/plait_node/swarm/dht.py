@@ -22,7 +22,8 @@ from plait_node.swarm.errors import (
     ValueTooLargeError,
 )
 from plait_node.swarm.items import VALUE_LIMIT, DhtKey, ItemClient
-from plait_node.swarm.krpc import Krpc, Peer
+from plait_node.swarm.krpc import Krpc, Peer, is_address
+from plait_node.swarm.search import Peers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -105,6 +106,7 @@ class LibtorrentDht:
         self._listening: asyncio.Future[None] | None = None
         self._krpc: Krpc | None = None
         self._items: ItemClient | None = None
+        self._first: Peers | None = None
         self._providers: dict[bytes, set[Peer]] = {}
         self._known = 0
         self._joiner: asyncio.Task[None] | None = None
@@ -145,9 +147,12 @@ class LibtorrentDht:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._joiner
             self._joiner = None
+        items, self._items, self._first = self._items, None, None
+        if items is not None:
+            await items.close()
         if self._krpc is not None:
             self._krpc.close()
-            self._krpc = self._items = None
+            self._krpc = None
         thread, self._thread, self._session = self._thread, None, None
         self._stopping.set()
         if thread is not None:
@@ -157,8 +162,8 @@ class LibtorrentDht:
         """Learn of peers; they are asked again as long as the table knows nobody."""
         fresh = set(peers) - self._peers
         self._peers |= fresh
-        if self._items is not None:
-            self._items.add_seeds(fresh)
+        if self._first is not None:
+            self._first.add(fresh)
         if self._session is not None:
             for host, port in fresh:
                 self._session.add_dht_node((host, port))
@@ -196,11 +201,13 @@ class LibtorrentDht:
 
     async def _open_client(self, deadline_s: float) -> None:
         loop = asyncio.get_running_loop()
+        wildcard = not is_address((self._host, self.port))
         async with asyncio.timeout(deadline_s):
-            _, self._krpc = await loop.create_datagram_endpoint(Krpc, local_addr=(self._host, 0))
-        own = (self._host, self.port)
-        self._items = ItemClient(self._krpc, own=lambda: own, clock=loop.time)
-        self._items.add_seeds(self._peers)
+            local = ("0.0.0.0" if wildcard else self._host, 0)  # noqa: S104  as wide as the DHT's own socket
+            _, self._krpc = await loop.create_datagram_endpoint(Krpc, local_addr=local)
+        self._first = Peers(own=("127.0.0.1" if wildcard else self._host, self.port), clock=loop.time)
+        self._first.add(self._peers)
+        self._items = ItemClient(self._krpc, self._first)
 
     def _client(self) -> ItemClient:
         if self._items is None:

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
-import random
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from plait_node.swarm.errors import ValueTooLargeError
-from plait_node.swarm.krpc import Answer, Krpc, Peer
+from plait_node.swarm.krpc import Answer, Krpc
+from plait_node.swarm.search import Peers, Search
 
 # "996:" and 996 bytes are the 1,000 that BEP 44 allows.
 VALUE_LIMIT = 996
 SALT_LIMIT = 64
-_NEAREST = 8
-_MOST_ASKED = 64
-_SEEDS = 16
-_SILENT_S = 20.0
+# More than a search needs to find one: some of the nearest lie, some are about to die.
+_COPIES = 16
 _MOST_TURNS = 4_096
+_STALLED = 1.5
 # A nearer peer may know a newer item than the first that answered.
 _SETTLE_S = 0.05
 
@@ -45,144 +46,101 @@ class DhtKey:
 
 
 @dataclass(slots=True)
-class _Walk:
-    """What one search knows: who answered, and who might be nearer."""
+class _Put:
+    """A put under way; `stored` grows while peers confirm it, `sent` says that the first round is through."""
 
-    target: int
-    asked: set[Peer] = field(default_factory=set[Peer])
-    ids: dict[Peer, bytes] = field(default_factory=dict[Peer, bytes])
-    answers: list[Answer] = field(default_factory=list[Answer])
+    key: DhtKey
+    salt: bytes
+    value: bytes
+    stored: int = 0
+    sent: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def distance(self, node: bytes) -> int:
-        return int.from_bytes(node, "big") ^ self.target
-
-    def nearest(self) -> list[Answer]:
-        return sorted(self.answers, key=lambda answer: self.distance(answer.node))[:_NEAREST]
-
-    def next(self) -> list[Peer]:
-        """Return the peers that should be asked: unasked ones among the nearest known."""
-        answered = {answer.peer for answer in self.answers}
-        alive = [peer for peer in self.ids if peer not in self.asked or peer in answered]
-        alive.sort(key=lambda peer: self.distance(self.ids[peer]))
-        room = _MOST_ASKED - len(self.asked)
-        return [peer for peer in alive[:_NEAREST] if peer not in self.asked][: max(0, room)]
+    def arguments(self, sequence: int) -> dict[bytes, object]:
+        signature = self.key.sign(signed_bytes(self.salt, sequence, self.value))
+        return {b"k": self.key.public, b"salt": self.salt, b"seq": sequence, b"sig": signature, b"v": self.value}
 
 
 class ItemClient:
-    """Puts and gets items; `seeds` are asked first in every search."""
+    """Puts and gets items at the nodes nearest to them."""
 
-    def __init__(self, krpc: Krpc, *, own: Callable[[], Peer], clock: Callable[[], float]) -> None:
-        """Search through `krpc`; `own` is this node's own part of the table, always asked too."""
+    def __init__(self, krpc: Krpc, peers: Peers, *, clock: Callable[[], float] = time.time) -> None:
+        """Search through `krpc`, beginning with `peers`; `clock` gives Unix time."""
         self._krpc = krpc
-        self._own = own
+        self._peers = peers
         self._clock = clock
-        self._seeds: set[Peer] = set()
-        self._known: dict[Peer, None] = {}  # answered lately, newest last
-        self._silent: dict[Peer, float] = {}
         self._turns: dict[bytes, asyncio.Lock] = {}
+        self._running: set[asyncio.Task[None]] = set()
 
-    def add_seeds(self, seeds: Iterable[Peer]) -> None:
-        """Learn of peers."""
-        self._seeds |= set(seeds)
+    async def close(self) -> None:
+        """End the puts that still wait for slow peers."""
+        running = list(self._running)
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
 
     async def put(self, key: DhtKey, salt: bytes, value: bytes, *, deadline_s: float) -> int:
-        """Store `value` at the nearest peers; return how many confirmed it within the deadline."""
+        """Store `value` at the nearest peers; return how many confirmed it by now, at the latest by the deadline.
+
+        Slow peers get it after the return.
+        """
         if len(value) > VALUE_LIMIT:
             raise ValueTooLargeError(len(value), VALUE_LIMIT)
         if len(salt) > SALT_LIMIT:
             raise ValueTooLargeError(len(salt), SALT_LIMIT)
-        target = target_of(key.public, salt)
-        if len(self._turns) > _MOST_TURNS:
-            self._turns = {name: turn for name, turn in self._turns.items() if turn.locked()}
-        turn = self._turns.setdefault(target, asyncio.Lock())
-        stored: list[Answer | None] = []
-        try:
-            async with asyncio.timeout(deadline_s), turn:
-                walk = await self._walk(target)
-                sequence = 1 + max((answer.sequence for answer in _items(walk.answers, key.public, salt)), default=0)
-                arguments: dict[bytes, object] = {
-                    b"k": key.public,
-                    b"salt": salt,
-                    b"seq": sequence,
-                    b"sig": key.sign(signed_bytes(salt, sequence, value)),
-                    b"v": value,
-                }
-                nearest = [answer for answer in walk.nearest() if answer.token]
-                stored += await asyncio.gather(
-                    *(self._krpc.ask(each.peer, b"put", arguments | {b"token": each.token}) for each in nearest)
-                )
-        except TimeoutError:
-            pass  # what was sent may still arrive
-        return sum(answer is not None for answer in stored)
+        put = _Put(key, salt, value)
+        task = asyncio.create_task(self._store(put), name="dht-put")
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(put.sent.wait(), deadline_s)
+        return put.stored
 
     async def get(self, public: bytes, salt: bytes, *, deadline_s: float) -> bytes | None:
         """Return the newest item that is signed by `public`; None when none was found in time."""
+        search = Search(self._krpc, self._peers, target_of(public, salt))
         found: list[Answer] = []
-        came = asyncio.Event()
-
-        def take(answer: Answer) -> None:
-            if _items([answer], public, salt):
-                found.append(answer)
-                came.set()
-
-        walk = asyncio.create_task(self._walk(target_of(public, salt), take))
-        first = asyncio.create_task(came.wait())
-        try:
-            await asyncio.wait([walk, first], timeout=deadline_s, return_when=asyncio.FIRST_COMPLETED)
-            if not walk.done():
-                await asyncio.wait([walk], timeout=min(_SETTLE_S, deadline_s))
-        finally:
-            walk.cancel()
-            first.cancel()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(deadline_s) as limit:
+                while not (search.is_done() or (found and search.is_quiet())):
+                    fresh = _items(await search.step(), public, salt)
+                    if fresh and not found:
+                        settled = asyncio.get_running_loop().time() + _SETTLE_S
+                        limit.reschedule(min(settled, limit.when() or settled))
+                    found += fresh
         newest = max(found, key=lambda answer: answer.sequence, default=None)
         return newest.value if newest is not None else None
 
-    async def _walk(self, target: bytes, take: Callable[[Answer], None] = lambda _: None) -> _Walk:
-        """Ask nearer and nearer peers until the nearest have all answered or stayed silent."""
-        walk = _Walk(int.from_bytes(target, "big"))
-        asking = self._first_peers()
-        while asking:
-            walk.asked |= set(asking)
-            for answer in await self._ask_all(asking, target, take):
-                walk.answers.append(answer)
-                walk.ids[answer.peer] = answer.node
-                for node, peer in answer.nodes:
-                    if not self._is_silent(peer):
-                        walk.ids.setdefault(peer, node)
-            asking = walk.next()
-        return walk
+    async def _store(self, put: _Put) -> None:
+        target = target_of(put.key.public, put.salt)
+        async with self._turn(target):
+            search = Search(self._krpc, self._peers, target)
+            while not (search.is_quiet() or search.is_done()):
+                await search.step()
+            # Time, so that nobody has to be waited for only to learn which number he holds; one more than what
+            # was seen, should the clock have been set back.
+            seen = [answer.sequence for answer in _items(search.answers.values(), put.key.public, put.salt)]
+            arguments = put.arguments(max([int(self._clock() * 1e6), *(each + 1 for each in seen)]))
+            nearest = search.nearest(_COPIES)
+            await asyncio.gather(*(self._send(put, answer, arguments) for answer in nearest))
+            put.sent.set()
+        while not search.is_over():
+            late = await search.step()
+            nearest = search.nearest(_COPIES)
+            await asyncio.gather(*(self._send(put, answer, arguments) for answer in late if answer in nearest))
 
-    async def _ask_all(self, peers: Sequence[Peer], target: bytes, take: Callable[[Answer], None]) -> list[Answer]:
-        async def ask(peer: Peer) -> Answer | None:
-            answer = await self._krpc.ask(peer, b"get", {b"target": target})
-            self._learn(peer, answered=answer is not None)
-            if answer is not None:
-                take(answer)
-            return answer
+    async def _send(self, put: _Put, to: Answer, arguments: dict[bytes, object]) -> None:
+        if to.token:
+            # libtorrent takes whoever puts into its table, read-only or not, and would send others here in vain; it
+            # never takes its own id.
+            asked = arguments | {b"id": to.node, b"token": to.token}
+            answer = await self._krpc.ask(to.peer, b"put", asked)
+            put.stored += answer is not None and not answer.refused
 
-        return [answer for answer in await asyncio.gather(*map(ask, peers)) if answer is not None]
-
-    def _first_peers(self) -> list[Peer]:
-        lately = [peer for peer in list(self._known)[-_SEEDS:] if not self._is_silent(peer)]
-        others = [peer for peer in self._seeds if peer not in lately and not self._is_silent(peer)]
-        sample = random.sample(others, min(_SEEDS, len(others)))
-        return list(dict.fromkeys([self._own(), *lately, *sample]))
-
-    def _learn(self, peer: Peer, *, answered: bool) -> None:
-        self._known.pop(peer, None)
-        if answered:
-            self._known[peer] = None
-            self._silent.pop(peer, None)
-            while len(self._known) > _MOST_ASKED:
-                del self._known[next(iter(self._known))]
-        else:
-            self._silent[peer] = self._clock() + _SILENT_S
-            while len(self._silent) > 1_024:
-                del self._silent[next(iter(self._silent))]
-
-    def _is_silent(self, peer: Peer) -> bool:
-        until = self._silent.get(peer)
-        return until is not None and until > self._clock()
+    def _turn(self, target: bytes) -> asyncio.Lock:
+        """Return the lock that keeps the puts of one item in their order."""
+        if len(self._turns) > _MOST_TURNS:
+            self._turns = {name: turn for name, turn in self._turns.items() if turn.locked()}
+        return self._turns.setdefault(target, asyncio.Lock())
 
 
 def target_of(public: bytes, salt: bytes) -> bytes:

@@ -7,8 +7,9 @@ small network cannot afford. This client waits a fraction of a second and rememb
 from __future__ import annotations
 
 import asyncio
-import itertools
+import ipaddress
 import os
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeGuard, cast
@@ -17,8 +18,10 @@ import libtorrent as lt
 
 Peer = tuple[str, int]
 
-ANSWER_S = 0.4
+ANSWER_S = 0.7
 _MAX_DATAGRAM = 4_096
+# A burst of answers to many searches at once must not look like silence.
+_RECEIVE_BUFFER = 1 << 20
 # The stub's entry type is open: here it is whatever comes, checked where it is read.
 _bencode = cast("Callable[[Any], bytes]", lt.bencode)  # pyright: ignore[reportUnknownMemberType]
 _bdecode = cast("Callable[[bytes], object]", lt.bdecode)  # pyright: ignore[reportUnknownMemberType]
@@ -28,16 +31,17 @@ _MAX_NODES = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """A node's answer to a query, well formed."""
+    """A node's answer to a query, well formed; `refused`: it answered with an error."""
 
     peer: Peer
-    node: bytes
-    token: bytes
-    nodes: tuple[tuple[bytes, Peer], ...]
-    value: bytes | None
-    key: bytes
-    signature: bytes
-    sequence: int
+    refused: bool = False
+    node: bytes = b""
+    token: bytes = b""
+    nodes: tuple[tuple[bytes, Peer], ...] = ()
+    value: bytes | None = None
+    key: bytes = b""
+    signature: bytes = b""
+    sequence: int = 0
 
 
 class Krpc(asyncio.DatagramProtocol):
@@ -46,19 +50,22 @@ class Krpc(asyncio.DatagramProtocol):
     def __init__(self) -> None:
         """Make a client; open it with `create_datagram_endpoint`."""
         self._id = os.urandom(20)
-        self._numbers = itertools.count(int.from_bytes(os.urandom(2), "big"))
-        self._waiting: dict[tuple[Peer, bytes], asyncio.Future[Answer]] = {}
+        self._waiting: dict[tuple[Peer, bytes], asyncio.Future[Answer | None]] = {}
         self._transport: asyncio.DatagramTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the socket."""
         self._transport = cast("asyncio.DatagramTransport", transport)
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
 
     def close(self) -> None:
-        """Close the socket."""
+        """Close the socket; who still waits gets no answer."""
         if self._transport is not None:
             self._transport.close()
             self._transport = None
+        for waiting in self._waiting.values():
+            if not waiting.done():
+                waiting.set_result(None)
 
     def datagram_received(self, data: bytes, addr: tuple[Any, ...]) -> None:
         """Match a datagram with the query it answers; anything else is dropped."""
@@ -75,12 +82,12 @@ class Krpc(asyncio.DatagramProtocol):
     async def ask(self, peer: Peer, method: bytes, arguments: dict[bytes, Any]) -> Answer | None:
         """Send a query and return the answer; None when none came within `ANSWER_S`."""
         transport = self._transport
-        if transport is None:
+        if transport is None or not is_address(peer):
             return None
-        number = (next(self._numbers) % 65_536).to_bytes(2, "big")
-        asked = {b"id": self._id} | arguments
+        number = os.urandom(4)
+        asked = {b"id": self._id} | arguments  # arguments may bring an id of their own
         message: dict[bytes, Any] = {b"a": asked, b"q": method, b"ro": 1, b"t": number, b"y": b"q"}
-        waiting: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        waiting: asyncio.Future[Answer | None] = asyncio.get_running_loop().create_future()
         self._waiting[peer, number] = waiting
         try:
             transport.sendto(_bencode(message), peer)
@@ -97,13 +104,18 @@ def _read(peer: Peer, data: bytes) -> tuple[bytes, Answer] | None:
         message = _bdecode(data)
     except (RuntimeError, ValueError, OverflowError):
         return None
-    if not _is_dict(message) or message.get(b"y") != b"r":
+    if not _is_dict(message):
         return None
+    number, kind = message.get(b"t"), message.get(b"y")
+    if not isinstance(number, bytes):
+        return None
+    if kind == b"e":
+        return number, Answer(peer=peer, refused=True)
     reply = message.get(b"r")
-    if not _is_dict(reply):
+    if kind != b"r" or not _is_dict(reply):
         return None
-    number, node, sequence = message.get(b"t"), reply.get(b"id"), reply.get(b"seq", 0)
-    if not isinstance(number, bytes) or not isinstance(node, bytes) or len(node) != 20 or type(sequence) is not int:
+    node, sequence = reply.get(b"id"), reply.get(b"seq", 0)
+    if not isinstance(node, bytes) or len(node) != 20 or type(sequence) is not int:
         return None
     value = reply.get(b"v")
     answer = Answer(
@@ -117,6 +129,14 @@ def _read(peer: Peer, data: bytes) -> tuple[bytes, Answer] | None:
         sequence=sequence,
     )
     return number, answer
+
+
+def is_address(peer: Peer) -> bool:
+    """Say whether a peer can be asked without looking up a name; the answer must come from the same address."""
+    try:
+        return not ipaddress.IPv4Address(peer[0]).is_unspecified and 0 < peer[1] < 65_536
+    except ValueError:
+        return False
 
 
 def _is_dict(value: object) -> TypeGuard[dict[bytes, object]]:

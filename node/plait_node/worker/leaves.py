@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from plait.protocol.messages import Leaf, Request, Stage
     from plait.protocol.typed import Domain, Signed
 
+_BETWEEN_TWO = ("upLeaf", "inRoot")
+
 
 def blocks_of(stage: Stage) -> str:
     """Return a stage's blocks as people read them."""
@@ -100,6 +102,9 @@ class LeafBook:
     def _close_window(self) -> tuple[Window, list[Signed[Leaf]]]:
         window = self._next_window()
         leaves = [stage[window.index] for stage in self._stages]
+        first = leaves[0].message
+        if (first.start, first.count) == (window.start, window.count) and first.in_root != self._input_root(window):
+            raise self._blame(0, f"window {window.index}: its input is not the ids it was sent")
         for index, leaf in enumerate(leaves):
             try:
                 check_leaf_chain(
@@ -112,9 +117,9 @@ class LeafBook:
                     previous=self._stages[index][window.index - 1] if window.index else None,
                 )
             except VerificationError as error:
-                raise self._blame(index, error.text) from error
-        if leaves[0].message.in_root != self._input_root(window):
-            raise self._blame(0, f"window {window.index}: its input is not the ids it was sent")
+                # Who of two neighbours sent the other something else than us nobody can tell: both are avoided.
+                pair = index > 0 and error.check in _BETWEEN_TWO
+                raise self._blame(index, error.text, other=index - 1 if pair else None) from error
         for leaf in leaves:
             self._tree.append(leaf_data(self._domain, leaf))
         self.windows.append(window)
@@ -133,6 +138,7 @@ class LeafBook:
     def _index_of(self, owner: Address) -> int:
         return next((index for index, stage in enumerate(self._route) if stage.node == owner), 0)
 
-    def _blame(self, index: int, reason: str) -> StageFailure:
+    def _blame(self, index: int, reason: str, *, other: int | None = None) -> StageFailure:
         stage = self._route[index]
-        return StageFailure(stage.node, blocks_of(stage), reason)
+        accuser = None if other is None else self._route[other].node
+        return StageFailure(stage.node, blocks_of(stage), reason, accuser=accuser)

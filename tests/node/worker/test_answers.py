@@ -19,7 +19,7 @@ PROMPT = [token % 60 for token in range(3, 40)]
 
 
 def note(method: str, **amounts: int) -> ChoiceNote:
-    return ChoiceNote(method=method, amounts=amounts, predicted={"firstTokenUs": 5}, reason="asked for")
+    return ChoiceNote(method=method, amounts=amounts, predicted={"first_token_s": 0.005}, reason="asked for")
 
 
 async def test_worker_greedy_answer_is_the_whole_models_and_passes_l0(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ import pytest
 from tests.node.stage.network import Node
 from tests.node.stage.tiny import BLOCKS
 from tests.node.wire.peers import DOMAIN
-from tests.node.worker.world import GROUP, Asked, World, leaf_of, until, world
+from tests.node.worker.asked import GROUP, Asked
+from tests.node.worker.world import World, leaf_of, until, world
 
 from plait.protocol.codec import signed_to_pb
 from plait.protocol.ids import to_hex
@@ -38,7 +39,7 @@ def slow_down(node: Node, pause_s: float) -> None:
     """Let every step of a stage take longer."""
     quick = node.engine.step
 
-    def step(*args: Any, **options: Any) -> Any:  # noqa: ANN401 - passed on
+    def step(*args: Any, **options: Any) -> object:
         time.sleep(pause_s)
         return quick(*args, **options)
 
@@ -321,7 +322,7 @@ async def test_worker_content_key_is_not_reused_for_another_attempt(tmp_path: Pa
         asked = await made.asking(PROMPT, max_tokens=3)
         await asked.run()
         assert asked.job is not None
-        again = made.signer.job(replace(asked.job.message, attempt=1))
+        again = made.tools.signer.job(replace(asked.job.message, attempt=1))
         assert again.message.attempt == asked.job.message.attempt + 1
         key = ContentKey.generate()
         assert key.answer_key(again.struct_hash()) != key.answer_key(asked.job.struct_hash())

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from tests.node.stage.tiny import MANIFEST
 from tests.node.wire.peers import DOMAIN
-from tests.node.worker.world import TERMS, World, world
+from tests.node.worker.asked import TERMS
+from tests.node.worker.world import World, world
 
 from plait.protocol.codec import from_pb, signed_from_pb
 from plait.protocol.messages import Prekey, Record, Terms

@@ -9,7 +9,8 @@ import pytest
 from tests.node.stage.network import PROFILE
 from tests.node.stage.tiny import MANIFEST
 from tests.node.wire.peers import DOMAIN
-from tests.node.worker.world import World, until, whole_model, world
+from tests.node.worker.asked import whole_model
+from tests.node.worker.world import World, until, world
 
 from plait.protocol.commitments import RunningHash, prompt_commitment
 from plait.protocol.errors import BadRequestError
