@@ -87,6 +87,7 @@ class Directory:
         self._models: dict[Hash, _Known] = {}
         self._candidates: dict[Address, RegisteredNode] = {}
         self._strangers: set[Peer] = set()
+        self._refused: dict[Address, str] = {}
         self._locks: dict[Hash, asyncio.Lock] = {}
         self.dropped: Counter[str] = Counter()
 
@@ -171,6 +172,10 @@ class Directory:
             records[owner] = answer
 
     def _drop(self, owner: Address, error: BadRecordError) -> None:
+        """Count a refused record once, however often the table still shows it."""
+        if self._refused.get(owner) == str(error):
+            return
+        self._refused[owner] = str(error)
         self.dropped[error.reason] += 1
         _log.warning("record refused node=0x%s reason=%s detail=%s", owner.hex(), error.reason, error)
 
