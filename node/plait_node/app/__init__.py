@@ -9,8 +9,11 @@ from contextlib import AsyncExitStack
 from importlib import import_module
 
 from plait.protocol.ids import to_hex
+from plait_model.errors import ModelError
 from plait_node.app.base import opened
 from plait_node.config import NodeConfig
+from plait_node.errors import StartError
+from plait_node.swarm import SwarmError
 
 __all__ = ["serve"]
 
@@ -21,7 +24,10 @@ def serve(config: NodeConfig) -> None:
     """Run a node's roles until SIGTERM or Ctrl-C; raise a `PlaitError` when it cannot start."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(name)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    asyncio.run(_serve(config))
+    try:
+        asyncio.run(_serve(config))
+    except (ModelError, SwarmError) as error:  # trees of their own, whose messages say what to do
+        raise StartError(str(error)) from error
 
 
 async def _serve(config: NodeConfig) -> None:

@@ -10,7 +10,7 @@ from plait_node.app.base import Base, background, clock, connected
 from plait_node.config import GatewayConfig
 from plait_node.gateway import Gateway, serve
 
-_PATIENCE_S = 20.0  # a peer that just died may delay a record's way through the DHT
+_PATIENCE_S = 10.0  # how long a record may take through the DHT, and the chain may be away
 
 
 @asynccontextmanager

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 
+from plait.protocol.ids import Hash
 from plait_node.app.base import Base, background
 from plait_node.config import StageConfig
 from plait_node.engine import StageEngine
@@ -20,21 +21,10 @@ from plait_node.wire import Dialer, LinkServer, PeerIdentity
 @asynccontextmanager
 async def run(base: Base, config: StageConfig) -> AsyncGenerator[dict[str, object]]:
     """Serve a range of blocks for as long as the block lasts."""
-    stored = base.store.open(config.model)
-    engine = await asyncio.to_thread(
-        StageEngine,
-        stored.weights(),
-        stored.manifest,
-        first=config.first,
-        last=config.last,
-        kv_steps=config.kv_steps,
-        prefix_steps=config.prefix_steps,
-        tensors=stored.tensors,
-        threads=config.threads,
-    )
+    engine = await asyncio.to_thread(_engine, base, config)
+    profile = engine.manifest.profiles[0].profile_id
     certificate = base.home.certificate()
     identity = PeerIdentity(owner=base.config.owner, key=base.key, certificate=certificate, domain=base.domain)
-    profile = stored.manifest.profiles[0].profile_id
     claimer = base.claimer()
     role = StageRole(
         RoleConfig(owner=base.config.owner, profile=profile, price=config.price, credit_windows=config.credit_windows),
@@ -51,27 +41,45 @@ async def run(base: Base, config: StageConfig) -> AsyncGenerator[dict[str, objec
     )
     server = LinkServer(identity, base.keys, role.serve)
     port = await server.start(config.listen.host, config.listen.port)
+    facts = _announced(role, config, profile=profile, port=port, certificate=certificate.fingerprint)
+    try:
+        async with background(role.run(), base.announcer().run(facts), claimer.run()):
+            yield {"listen": f"{config.listen.host}:{port}"}
+    finally:
+        await role.stop()
+        await server.stop()
 
-    def announced() -> NodeFacts:
-        facts = role.facts
+
+def _engine(base: Base, config: StageConfig) -> StageEngine:
+    stored = base.store.open(config.model)
+    return StageEngine(
+        stored.weights(),
+        stored.manifest,
+        first=config.first,
+        last=config.last,
+        kv_steps=config.kv_steps,
+        prefix_steps=config.prefix_steps,
+        tensors=stored.tensors,
+        threads=config.threads,
+    )
+
+
+def _announced(
+    role: StageRole, config: StageConfig, *, profile: Hash, port: int, certificate: Hash
+) -> Callable[[], NodeFacts]:
+    def facts() -> NodeFacts:
         return NodeFacts(
             model=config.model,
             first=config.first,
             last=config.last,
             profile=profile,
-            step_micros=facts.step_micros,
-            free_steps=facts.free_steps,
-            queue=facts.queue,
+            step_micros=role.facts.step_micros,
+            free_steps=role.facts.free_steps,
+            queue=role.facts.queue,
             price=config.price,
             host=config.listen.host,
             port=port,
-            certificate=certificate.fingerprint,
+            certificate=certificate,
         )
 
-    announcer = base.announcer()
-    try:
-        async with background(role.run(), announcer.run(announced), claimer.run()):
-            yield {"listen": f"{config.listen.host}:{port}"}
-    finally:
-        await role.stop()
-        await server.stop()
+    return facts

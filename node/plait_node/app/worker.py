@@ -8,11 +8,13 @@ from contextlib import asynccontextmanager
 
 from plait.ledger.payer import PayerBook
 from plait.protocol.ids import group_id
+from plait.protocol.manifest import Manifest
 from plait.protocol.messages import Terms
 from plait.protocol.tokens import ChatTokenizer
 from plait_node.app.base import Base, background, clock, connected
 from plait_node.app.onchain import answer_on_chain
 from plait_node.config import WorkerConfig
+from plait_node.models import StoredModel
 from plait_node.selector import Selector
 from plait_node.wire import Dialer, PeerIdentity
 from plait_node.worker import (
@@ -37,25 +39,8 @@ _AGAIN_S = 0.5
 async def run(base: Base, config: WorkerConfig) -> AsyncGenerator[dict[str, object]]:
     """Take jobs of a group, have stages answer them, pay the stages."""
     stored = base.store.open(config.model)
-    manifest = stored.manifest
-    owner, domain, key = base.config.owner, base.domain, base.key
-    offer = OfferTerms(
-        model=config.model,
-        terms=tuple(
-            Terms(profile=each.profile_id, input_price=config.input_price, output_price=config.output_price)
-            for each in manifest.profiles
-        ),
-        max_input=config.max_input,
-        max_output=config.max_output,
-        hardware=config.device_class,
-        share=config.share,
-        parallel_jobs=config.parallel_jobs,
-    )
-    identity = PeerIdentity(owner=owner, key=key, certificate=base.home.certificate(), domain=domain)
-    pool = LinkPool(Dialer(identity=identity, directory=base.keys))
-    hops = PayerBook(base.journal, domain, key, payer=owner)
-    desk = HopDesk(channel=hops.channel, pool=pool, domain=domain, directory=base.keys)
-    pool.take_acks(desk.take_ack)
+    manifest, owner, domain, key = stored.manifest, base.config.owner, base.domain, base.key
+    offer = _offer(config, manifest)
     prekeys = PrekeyRing(base.home.path / "prekeys.json", key=key, domain=domain, node=owner, clock=clock)
     directory = base.directory()
     planner = Planner(
@@ -65,19 +50,7 @@ async def run(base: Base, config: WorkerConfig) -> AsyncGenerator[dict[str, obje
         max_price=lambda _: offer.max_route_price(),
         clock=clock,
     )
-    tools = Tools(
-        owner=owner,
-        domain=domain,
-        directory=base.keys,
-        pool=pool,
-        desk=desk,
-        signer=WorkerSigner(guard=base.guard, key=key, domain=domain),
-        manifest=manifest,
-        tokenizer=ChatTokenizer.of(
-            manifest, tokenizer_json=stored.tokenizer_json, chat_template=stored.chat_template.encode()
-        ),
-        clock=clock,
-    )
+    tools = _tools(base, stored)
     group = group_id(config.model, offer.hardware, offer.tier, offer.cohort)
     async with connected(base.config, "plait-worker") as broker:
         role = WorkerRole(
@@ -93,8 +66,43 @@ async def run(base: Base, config: WorkerConfig) -> AsyncGenerator[dict[str, obje
         )
         try:
             async with background(directory.run([config.model]), keeper.run(), role.run(), answer_on_chain(base, role)):
-                while not await keeper.put():  # stages announce themselves within seconds of their start
+                while not await keeper.put():  # noqa: ASYNC110 -- stages announce themselves, nobody tells us
                     await asyncio.sleep(_AGAIN_S)
                 yield {"group": group.hex()}
         finally:
-            await pool.close()
+            await tools.pool.close()
+
+
+def _offer(config: WorkerConfig, manifest: Manifest) -> OfferTerms:
+    prices = {"input_price": config.input_price, "output_price": config.output_price}
+    return OfferTerms(
+        model=config.model,
+        terms=tuple(Terms(profile=each.profile_id, **prices) for each in manifest.profiles),
+        max_input=config.max_input,
+        max_output=config.max_output,
+        hardware=config.device_class,
+        share=config.share,
+        parallel_jobs=config.parallel_jobs,
+    )
+
+
+def _tools(base: Base, stored: StoredModel) -> Tools:
+    owner, domain, key = base.config.owner, base.domain, base.key
+    identity = PeerIdentity(owner=owner, key=key, certificate=base.home.certificate(), domain=domain)
+    pool = LinkPool(Dialer(identity=identity, directory=base.keys))
+    hops = PayerBook(base.journal, domain, key, payer=owner)
+    desk = HopDesk(channel=hops.channel, pool=pool, domain=domain, directory=base.keys)
+    pool.take_acks(desk.take_ack)
+    return Tools(
+        owner=owner,
+        domain=domain,
+        directory=base.keys,
+        pool=pool,
+        desk=desk,
+        signer=WorkerSigner(guard=base.guard, key=key, domain=domain),
+        manifest=stored.manifest,
+        tokenizer=ChatTokenizer.of(
+            stored.manifest, tokenizer_json=stored.tokenizer_json, chat_template=stored.chat_template.encode()
+        ),
+        clock=clock,
+    )

@@ -12,9 +12,13 @@ SwarmError
 
 from __future__ import annotations
 
+from plait.protocol.errors import PlaitError
 
-class SwarmError(Exception):
+
+class SwarmError(PlaitError):
     """Root of what the swarm raises."""
+
+    code = "swarm"
 
 
 class DhtError(SwarmError):
