@@ -2,6 +2,7 @@
 
 NodeError
 |- ConfigError     a node's TOML file, or a key file, is not usable
+|- StartError      a node cannot start, or a part of it failed
 `- LocalnetError   a local network could not be started
 """
 
@@ -20,6 +21,12 @@ class ConfigError(NodeError):
     """A file of the operator is missing or wrong; the text names each field to mend."""
 
     code = "config"
+
+
+class StartError(NodeError):
+    """A node cannot start, or a part of it failed; the text is the part's own."""
+
+    code = "start"
 
 
 class LocalnetError(NodeError):
