@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ from plait.protocol.typed import Key
 
 UP_S = 200.0  # on a machine where everything else runs as well
 DOWN_S = 20.0
+CLAIMED_S = 30.0
 COIN_WEI = 10**19
 TOKEN = 10**6
 MODEL = "smollm2-135m"
@@ -109,6 +111,7 @@ class LiveNetwork:
     folder: Path
     rpc: str = ""
     gateway_url: str = ""
+    broker: str = ""
     model: Hash = field(default=Hash(bytes(32)))
     deployment_file: Path = Path()
     deployment: Deployment = field(init=False)
@@ -120,7 +123,7 @@ class LiveNetwork:
         log = self.folder.parent / f"{self.folder.name}.log"
         command = [sys.executable, "-c", _LAUNCH, "-m", "plait_node.localnet", "serve", "--folder", str(self.folder)]
         with log.open("wb") as output:
-            self._supervisor = subprocess.Popen(
+            self._supervisor = subprocess.Popen(  # noqa: ASYNC220 -- returns at once
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
             )
 
@@ -134,7 +137,7 @@ class LiveNetwork:
         self._read(json.loads((self.folder / "network.json").read_text(encoding="utf-8")))
 
     def _read(self, facts: dict[str, Any]) -> None:
-        self.rpc, self.gateway_url = facts["rpc"], facts["gateway"]
+        self.rpc, self.gateway_url, self.broker = facts["rpc"], facts["gateway"], facts["broker"]
         self.model = Hash(bytes.fromhex(facts["modelId"][2:]))
         self.deployment_file = Path(facts["deployment"])
         self.deployment = Deployment.load(self.deployment_file)
@@ -154,6 +157,10 @@ class LiveNetwork:
                 _end(node.process)
         if self._supervisor is not None:
             _end(self._supervisor)
+
+    def setting(self, name: str, section: str, field: str) -> str:
+        """Return what a node's configuration says."""
+        return tomllib.loads((self.nodes[name].home / "node.toml").read_text(encoding="utf-8"))[section][field]
 
     def folder_of(self, part: str) -> Path:
         """Return where a part of the network keeps its files: broker, logs, models."""
@@ -224,7 +231,7 @@ class LiveNetwork:
             yield reader
 
     @asynccontextmanager
-    async def payer(self, home: Path, *, key: Key | None = None, **settings: Any) -> AsyncIterator[AsyncPlait]:  # noqa: ANN401 the client's own
+    async def payer(self, home: Path, *, key: Key | None = None, **settings: Any) -> AsyncIterator[AsyncPlait]:
         """Yield a client, of a fresh wallet unless one is given."""
         paying = key or await self.wallet()
         given = {"rpc": self.rpc, "deployment": self.deployment, "home": home} | settings
@@ -251,6 +258,13 @@ class LiveNetwork:
                         )
                     )
             return found
+
+    async def settled(self, channel: Hash, *, count: int = 1, cumulative: int = 0) -> list[Claimed]:
+        """Return a channel's claims once there are `count` of them and the last reaches `cumulative`."""
+        async with asyncio.timeout(CLAIMED_S):
+            while len(found := await self.claims(channel)) < count or found[-1].cumulative < cumulative:  # noqa: ASYNC110 -- a chain tells nobody
+                await asyncio.sleep(0.2)
+        return found
 
     def hop(self, stage: str) -> Hash:
         """Return the channel over which the worker pays a stage."""

@@ -2,39 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 import httpx
 import pytest
-from chain_tests.live.network import MODEL, Claimed, LiveNetwork, talk
+from chain_tests.live.network import MODEL, LiveNetwork, talk
 from chain_tests.live.tampering import Watched
 
 from plait import AsyncPlait
 from plait.client.answers import ChatCompletion
 from plait.errors import StageFailedError
-from plait.protocol.ids import Hash, address
+from plait.protocol.ids import address
 from plait_audit import audit
 
 pytestmark = pytest.mark.timeout(300)
 
 STORY = "Write a long story about a lighthouse keeper and the sea."
 KILL_AFTER = 20
-CLAIMED_S = 30.0
 
 
 async def ask(client: AsyncPlait, question: str = "Hi.", *, tokens: int = 8) -> ChatCompletion:
-    return await client.chat.completions.create(
-        model=MODEL, messages=talk(question), max_tokens=tokens, temperature=0
-    )
-
-
-async def claimed(net: LiveNetwork, channel: Hash, cumulative: int) -> list[Claimed]:
-    """Return a channel's claims once they reach an amount."""
-    async with asyncio.timeout(CLAIMED_S):
-        while not (found := await net.claims(channel)) or found[-1].cumulative < cumulative:
-            await asyncio.sleep(0.2)
-    return found
+    return await client.chat.completions.create(model=MODEL, messages=talk(question), max_tokens=tokens, temperature=0)
 
 
 @pytest.mark.parametrize("journalled", [False, True], ids=["before it came", "before it was acknowledged"])
@@ -63,10 +51,10 @@ async def test_gateway_killed_between_answer_and_voucher_loses_nothing(
         transport.before = transport.after = lambda _: None
         await net.restart("gateway")
         if journalled:
-            assert len(await claimed(net, channel.id, answer.receipt.price)) == 1
+            assert len(await net.settled(channel.id)) == 1
         again = await ask(client, "Hello.")
         assert again.acknowledged
-        claims = await claimed(net, channel.id, channel.cumulative)
+        claims = await net.settled(channel.id, cumulative=channel.cumulative)
         first, second = answer.receipt.price, again.receipt.price
         assert [(claim.cumulative, claim.jobs) for claim in claims] == [(first, 1), (first + second, 2)]
         statuses = [(await client.jobs.get(each.id)).status for each in (answer, again)]
@@ -106,6 +94,6 @@ async def test_stage_killed_in_an_answer_is_named_and_the_next_request_goes_over
         channel = (await client.purse()).channel(net.owner("gateway"))
         total = spent.paid + answer.receipt.price
         assert (channel.cumulative, channel.credit) == (total, 0)
-        assert (await claimed(net, channel.id, total))[-1].jobs == 2
+        assert (await net.settled(channel.id, cumulative=total))[-1].jobs == 2
     async with net.reader() as reader:
         assert (await audit(reader)).findings == ()

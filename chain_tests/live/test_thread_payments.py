@@ -22,7 +22,6 @@ from plait_audit import audit
 pytestmark = pytest.mark.timeout(300)
 
 QUESTIONS = (("What is the capital of France?", 8), ("Name three rivers in Europe, please.", 17), ("Say hello.", 30))
-CLAIMED_S = 30.0
 STAGES = ("stage-ash", "stage-birch", "stage-cedar", "stage-spare")
 
 
@@ -47,14 +46,6 @@ def windows(answer: ChatCompletion) -> int:
 def leaf(net: LiveNetwork, answer: ChatCompletion, amount: int) -> ReceiptLeaf:
     digest = answer.signed_receipt.digest(net.deployment.domain)
     return ReceiptLeaf(kind=RECEIPT, hash=digest, hop_amount=amount, windows_paid=windows(answer))
-
-
-async def settled(net: LiveNetwork, channel: Hash, count: int) -> list[Claimed]:
-    """Return a channel's claims once there are `count`."""
-    async with asyncio.timeout(CLAIMED_S):
-        while len(found := await net.claims(channel)) < count:
-            await asyncio.sleep(0.2)
-    return found
 
 
 async def quiet(net: LiveNetwork) -> dict[str, list[Claimed]]:
@@ -92,7 +83,7 @@ async def test_three_jobs_are_claimed_one_by_one_with_the_protocol_s_amounts_on_
         purse = await client.purse()
         payer = purse.channel(net.owner("gateway"))
 
-        mine = (await settled(net, payer.id, 4))[1:]
+        mine = (await net.settled(payer.id, count=4))[1:]
         assert len(mine) == 3
         assert len({claim.tx for claim in mine}) == 3
         first = payer.cumulative - sum(map(price, answers))
@@ -119,7 +110,7 @@ async def check_hops(
     assert served["stage-birch"] + served["stage-spare"] == 3
     for name, count in served.items():
         old = before[name]
-        claims = await settled(net, net.hop(name), len(old) + count)
+        claims = await net.settled(net.hop(name), count=len(old) + count)
         fresh = claims[len(old) :]
         assert len({claim.tx for claim in fresh}) == len(fresh) == count
         expected = [
