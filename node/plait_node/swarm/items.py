@@ -21,6 +21,8 @@ VALUE_LIMIT = 996
 SALT_LIMIT = 64
 # More than a search needs to find one: some of the nearest lie, some are about to die.
 _COPIES = 16
+# So many that know nothing of an item need no confirmation by the slow.
+_ENOUGH = 4
 _MOST_TURNS = 4_096
 _STALLED = 1.5
 # A nearer peer may know a newer item than the first that answered.
@@ -101,7 +103,7 @@ class ItemClient:
         found: list[Answer] = []
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(deadline_s) as limit:
-                while not (search.is_done() or (found and search.is_quiet())):
+                while not (search.is_done() or (search.is_quiet() and (found or len(search.answers) >= _ENOUGH))):
                     fresh = _items(await search.step(), public, salt)
                     if fresh and not found:
                         settled = asyncio.get_running_loop().time() + _SETTLE_S

@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
+import libtorrent as lt
 import pytest
 
 from plait_node.swarm.dht import LibtorrentDht
 from plait_node.swarm.errors import DhtPortInUseError, DhtStoppedError, DhtTimeoutError, ValueTooLargeError
 from plait_node.swarm.items import VALUE_LIMIT, DhtKey
+from plait_node.swarm.krpc import Krpc
 
 
 @asynccontextmanager
@@ -112,6 +116,99 @@ async def test_dht_peers_killed_puts_are_found_at_once_all_the_same() -> None:
         assert await nodes[6].get(key.public, b"s") == b"fresh"
         assert await nodes[0].get(key.public, b"absent") is None
         assert asyncio.get_running_loop().time() - began < 4
+
+
+CHILD = """
+import asyncio, sys
+from plait_node.swarm.dht import LibtorrentDht
+async def main():
+    node = LibtorrentDht(peers=[("127.0.0.1", int(sys.argv[1]))])
+    await node.start()
+    await node.joined()
+    print(node.port, flush=True)
+    await asyncio.sleep(60)
+asyncio.run(main())
+"""
+
+
+@asynccontextmanager
+async def child_of(node: LibtorrentDht) -> AsyncIterator[tuple[asyncio.subprocess.Process, int]]:
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", CHILD, str(node.port), stdout=asyncio.subprocess.PIPE
+    )
+    assert child.stdout is not None
+    try:
+        yield child, int(await asyncio.wait_for(child.stdout.readline(), 20))
+    finally:
+        if child.returncode is None:
+            child.kill()
+        await child.wait()
+
+
+async def test_dht_process_killed_puts_are_found_within_a_second_and_a_half() -> None:
+    async with network(6) as nodes, child_of(nodes[0]) as (child, port):
+        for node in nodes:
+            node.add_peers([("127.0.0.1", port)])
+        key = DhtKey(os.urandom(32))
+        assert await nodes[1].put(key, b"before", b"alive") >= 4
+        child.kill()
+        await child.wait()
+        for trial in range(4):
+            began = asyncio.get_running_loop().time()
+            stored = await nodes[1 + trial].put(key, b"after %d" % trial, b"fresh")
+            assert await nodes[5 - trial].get(key.public, b"after %d" % trial) == b"fresh"
+            assert asyncio.get_running_loop().time() - began < 1.5
+            assert stored >= 3
+
+
+async def test_dht_who_puts_and_gets_is_not_taken_for_a_node_of_the_table() -> None:
+    """A socket that only asks must not be named to others: each would wait for its answer."""
+    async with network(5) as nodes:
+        key = DhtKey(os.urandom(32))
+        for turn in range(3):
+            await asyncio.gather(*(node.put(key, b"%d" % turn, b"x") for node in nodes))
+        loop = asyncio.get_running_loop()
+        _, krpc = await loop.create_datagram_endpoint(Krpc, local_addr=("127.0.0.1", 0))
+        try:
+            named: set[tuple[str, int]] = set()
+            for node in nodes:
+                answer = await krpc.ask(("127.0.0.1", node.port), b"get", {b"target": bytes(20)})
+                assert answer is not None
+                named |= {peer for _, peer in answer.nodes}
+        finally:
+            krpc.close()
+        assert named
+        assert named <= {("127.0.0.1", node.port) for node in nodes}
+
+
+async def test_dht_lying_and_silent_peers_beside_honest_ones_change_nothing() -> None:
+    class Liar(asyncio.DatagramProtocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            self.transport = transport
+
+        def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+            query: Any = lt.bdecode(data)
+            nodes = b"".join(os.urandom(20) + b"\x7f\x00\x00\x01" + os.urandom(2) for _ in range(16))
+            lie = {b"id": os.urandom(20), b"token": b"t", b"nodes": nodes, b"k": key.public, b"seq": 2**62}
+            lie |= {b"sig": os.urandom(64), b"v": b"forged"}
+            for reply in (os.urandom(100), b"d" * 2_000, lt.bencode({b"r": lie, b"t": query[b"t"], b"y": b"r"})):
+                self.transport.sendto(reply, addr)  # type: ignore[attr-defined]
+
+    key = DhtKey(os.urandom(32))
+    loop = asyncio.get_running_loop()
+    liar, _ = await loop.create_datagram_endpoint(Liar, local_addr=("127.0.0.1", 0))
+    mute, _ = await loop.create_datagram_endpoint(asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0))
+    try:
+        async with network(4) as nodes:
+            for node in nodes:
+                node.add_peers([liar.get_extra_info("sockname"), mute.get_extra_info("sockname")])
+            began = loop.time()
+            assert await nodes[1].put(key, b"s", b"true") >= 4
+            assert await nodes[2].get(key.public, b"s") == b"true"
+            assert loop.time() - began < 3
+    finally:
+        liar.close()
+        mute.close()
 
 
 async def test_dht_alone_keeps_its_own_items() -> None:

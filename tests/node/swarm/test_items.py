@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import libtorrent as lt
@@ -12,14 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plait_node.swarm.items import DhtKey, ItemClient, signed_bytes, target_of
-from plait_node.swarm.krpc import Krpc, Peer, _read
+from plait_node.swarm.krpc import ANSWER_S, Krpc, Peer, _read
 from plait_node.swarm.search import Peers
+
+Lie = Callable[[dict[bytes, Any]], dict[bytes, Any] | bytes | None]
 
 
 class LyingPeer(asyncio.DatagramProtocol):
     """Answers every query as `lie` says."""
 
-    def __init__(self, lie: Callable[[dict[bytes, Any]], dict[bytes, Any] | bytes | None]) -> None:
+    def __init__(self, lie: Lie) -> None:
         self.lie = lie
         self.asked = 0
 
@@ -37,16 +40,24 @@ class LyingPeer(asyncio.DatagramProtocol):
             self.transport.sendto(lt.bencode({b"r": reply, b"t": query[b"t"], b"y": b"r"}), addr)  # type: ignore[attr-defined]
 
 
-async def found(lie: Callable[[dict[bytes, Any]], dict[bytes, Any] | bytes | None], key: DhtKey) -> bytes | None:
+@asynccontextmanager
+async def client(lie: Lie) -> AsyncIterator[ItemClient]:
     loop = asyncio.get_running_loop()
     socket, _ = await loop.create_datagram_endpoint(lambda: LyingPeer(lie), local_addr=("127.0.0.1", 0))
     own: Peer = socket.get_extra_info("sockname")
     _, krpc = await loop.create_datagram_endpoint(Krpc, local_addr=("127.0.0.1", 0))
+    items = ItemClient(krpc, Peers(own=own, clock=loop.time))
     try:
-        return await ItemClient(krpc, Peers(own=own, clock=loop.time)).get(key.public, b"s", deadline_s=2)
+        yield items
     finally:
+        await items.close()
         krpc.close()
         socket.close()
+
+
+async def found(lie: Lie, key: DhtKey) -> bytes | None:
+    async with client(lie) as items:
+        return await items.get(key.public, b"s", deadline_s=2)
 
 
 KEY = DhtKey(os.urandom(32))
@@ -74,12 +85,14 @@ async def test_get_refuses_values_the_key_did_not_sign_for_this_place() -> None:
         {b"nodes": b"\xff" * 1_000},
         b"",
         b"\x00" * 900,
+        b"\x00" * 60_000,
+        item(KEY, b"x" * 60_000),
         b"d1:rd2:id",
         b"l" * 900 + b"e" * 900,
         None,
     ]
-    for lie in lies:
-        assert await found(lambda _, lie=lie: lie, KEY) is None, lie
+    answers = await asyncio.gather(*(found(lambda _, lie=lie: lie, KEY) for lie in lies))
+    assert answers == [None] * len(lies)
 
 
 async def test_get_peer_that_names_ever_nearer_peers_is_asked_a_bounded_number_of_times() -> None:
@@ -92,6 +105,65 @@ async def test_get_peer_that_names_ever_nearer_peers_is_asked_a_bounded_number_o
 
     assert await asyncio.wait_for(found(endless, KEY), 20) is None
     assert len(seen) <= 64
+
+
+async def test_put_refused_with_an_error_is_not_counted_and_not_waited_for() -> None:
+    def refuse(query: dict[bytes, Any]) -> dict[bytes, Any] | bytes:
+        if query[b"q"] == b"get":
+            return {b"nodes": b""}
+        return lt.bencode({b"e": [203, b"bad token"], b"t": query[b"t"], b"y": b"e"})
+
+    async with client(refuse) as items:
+        began = asyncio.get_running_loop().time()
+        assert await items.put(KEY, b"s", b"x", deadline_s=5) == 0
+        assert asyncio.get_running_loop().time() - began < ANSWER_S
+
+
+async def test_put_after_a_clock_set_back_is_numbered_above_what_was_stored() -> None:
+    ahead = 2**62
+    stored: list[int] = []
+
+    def keep(query: dict[bytes, Any]) -> dict[bytes, Any]:
+        if query[b"q"] == b"put":
+            stored.append(query[b"a"][b"seq"])
+        return item(KEY, b"old", sequence=ahead)
+
+    async with client(keep) as items:
+        assert await items.put(KEY, b"s", b"new", deadline_s=5) == 1
+    assert stored == [ahead + 1]
+
+
+async def test_ask_answer_of_another_address_or_transaction_is_not_taken() -> None:
+    loop = asyncio.get_running_loop()
+    asked: asyncio.Queue[tuple[dict[bytes, Any], Peer]] = asyncio.Queue()
+
+    class Silent(asyncio.DatagramProtocol):
+        def datagram_received(self, data: bytes, addr: Peer) -> None:
+            asked.put_nowait((lt.bdecode(data), addr))
+
+    honest, _ = await loop.create_datagram_endpoint(Silent, local_addr=("127.0.0.1", 0))
+    forger, _ = await loop.create_datagram_endpoint(Silent, local_addr=("127.0.0.1", 0))
+    _, krpc = await loop.create_datagram_endpoint(Krpc, local_addr=("127.0.0.1", 0))
+    try:
+        waiting = asyncio.create_task(krpc.ask(honest.get_extra_info("sockname"), b"get", {b"target": b"t" * 20}))
+        query, addr = await asyncio.wait_for(asked.get(), 2)
+        answer = {b"r": {b"id": b"i" * 20}, b"t": query[b"t"], b"y": b"r"}
+        forger.sendto(lt.bencode(answer), addr)
+        honest.sendto(lt.bencode(answer | {b"t": bytes(4)}), addr)
+        assert await waiting is None
+    finally:
+        krpc.close()
+        honest.close()
+        forger.close()
+
+
+async def test_ask_peer_without_a_usable_address_is_nobody() -> None:
+    _, krpc = await asyncio.get_running_loop().create_datagram_endpoint(Krpc, local_addr=("127.0.0.1", 0))
+    try:
+        for peer in [("example.org", 1), ("0.0.0.0", 1), ("::1", 1), ("127.0.0.1", 0), ("127.0.0.1", 70_000)]:  # noqa: S104
+            assert await krpc.ask(peer, b"get", {b"target": b"t" * 20}) is None
+    finally:
+        krpc.close()
 
 
 @given(st.binary(max_size=400))
