@@ -24,7 +24,6 @@ _COPIES = 16
 # So many that know nothing of an item need no confirmation by the slow.
 _ENOUGH = 4
 _MOST_TURNS = 4_096
-_STALLED = 1.5
 # A nearer peer may know a newer item than the first that answered.
 _SETTLE_S = 0.05
 
