@@ -7,7 +7,7 @@ import json
 import shutil
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -259,21 +259,40 @@ async def test_rows_of_the_wrong_type_end_the_job_blame_their_sender_and_the_sta
     assert to_hex(stage.owner) in await served(net, tmp_path / "next")
 
 
-async def test_unstaked_node_that_announces_blocks_is_ignored_and_counted(net: LiveNetwork, tmp_path: Path) -> None:
-    stranger, log, port = Key.generate(), net.nodes["worker"].log, free_port()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stranger:
+    """Somebody without stake who says that he serves blocks 10-19, for nothing and faster than anybody."""
+
+    owner: Address
+    port: int
+    dht: LibtorrentDht
+
+
+@pytest.fixture(scope="module", autouse=True)
+async def stranger(running_network: LiveNetwork) -> AsyncGenerator[Stranger]:
+    """Announce while the other tests run: the worker looks around every 15 seconds."""
+    net, key, port = running_network, Key.generate(), free_port()
     async with net.reader() as reader:
-        nodes = ChainNodes(reader)
-        dht = LibtorrentDht(host="127.0.0.1", port=free_port(socket.SOCK_DGRAM), peers=await nodes.peers())
-        await dht.start()
-        try:
-            await dht.joined(peers=3)
-            profile = ModelStore(net.folder_of("models")).open(net.model).manifest.profiles[0].profile_id
-            facts = NodeFacts(
+        peers = await ChainNodes(reader).peers()
+    dht = LibtorrentDht(host="127.0.0.1", port=free_port(socket.SOCK_DGRAM), peers=peers)
+    await dht.start()
+    try:
+        await dht.joined(peers=3)
+        announcer = Announcer(
+            dht=dht,
+            dht_key=DhtKey(bytes(range(32))),
+            key=key,
+            domain=net.deployment.domain,
+            node=key.address,
+            clock=time.time,
+        )
+        await announcer.announce(
+            NodeFacts(
                 model=net.model,
                 first=10,
                 last=20,
-                profile=profile,
-                step_micros=1,  # nobody is as fast: a route would take it if it were believed
+                profile=ModelStore(net.folder_of("models")).open(net.model).manifest.profiles[0].profile_id,
+                step_micros=1,
                 free_steps=8_192,
                 queue=0,
                 price=0,
@@ -281,25 +300,28 @@ async def test_unstaked_node_that_announces_blocks_is_ignored_and_counted(net: L
                 port=port,
                 certificate=keccak(b"certificate"),
             )
-            announcer = Announcer(
-                dht=dht,
-                dht_key=DhtKey(bytes(range(32))),
-                key=stranger,
-                domain=net.deployment.domain,
-                node=stranger.address,
-                clock=time.time,
-            )
-            await announcer.announce(facts)
+        )
+        yield Stranger(owner=key.address, port=port, dht=dht)
+    finally:
+        await dht.stop()
 
-            line = f"announcer ignored reason=unknown_announcer host=127.0.0.1 port={port}"
-            await until(lambda: line in log.read_text(encoding="utf-8"), "the worker does not see it", within_s=60)
-            directory = Directory(
-                dht=dht, nodes=nodes, keys=CachedDirectory(reader), domain=net.deployment.domain, clock=time.time
-            )
-            owners = {record.owner for record in await directory.stages(net.model)}
-            assert stranger.address not in owners
-            assert net.owner("stage-ash") in owners
-            assert directory.dropped["unknown_announcer"] >= 1
-        finally:
-            await dht.stop()
-    assert to_hex(stranger.address) not in await served(net, tmp_path)
+
+async def test_unstaked_node_that_announces_blocks_is_ignored_and_counted(
+    net: LiveNetwork, stranger: Stranger, tmp_path: Path
+) -> None:
+    log = net.nodes["worker"].log
+    line = f"announcer ignored reason=unknown_announcer host=127.0.0.1 port={stranger.port}"
+    await until(lambda: line in log.read_text(encoding="utf-8"), "the worker does not see it", within_s=60)
+    async with net.reader() as reader:
+        directory = Directory(
+            dht=stranger.dht,
+            nodes=ChainNodes(reader),
+            keys=CachedDirectory(reader),
+            domain=net.deployment.domain,
+            clock=time.time,
+        )
+        owners = {record.owner for record in await directory.stages(net.model)}
+    assert stranger.owner not in owners
+    assert net.owner("stage-ash") in owners
+    assert directory.dropped["unknown_announcer"] >= 1
+    assert to_hex(stranger.owner) not in await served(net, tmp_path)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from chain_tests.anvil import Anvil
-from chain_tests.live.network import MODEL, TOKEN, LiveNetwork, talk
+from chain_tests.live.network import MODEL, TOKEN, LiveNetwork, talk, until
 
 from plait import AsyncPlait
 from plait.chain import ChainReader, ChainWriter
@@ -86,7 +86,7 @@ async def release(net: LiveNetwork, copy: Anvil, reader: ChainReader) -> None:
     assert earnings.mature + earnings.fee + earnings.released == earnings.earned
 
     unbond = artifact("NodeRegistry").functions["unbond"].encode(node.stake - STAKE_LEFT)
-    send_as(copy, payee, reader.deployment.address("NodeRegistry"), unbond)
+    await send_as(copy, payee, reader.deployment.address("NodeRegistry"), unbond)
     for epoch in (1, 2):
         released = (await writer.release(payee)).event("Released")
         assert released is not None
@@ -98,10 +98,11 @@ async def release(net: LiveNetwork, copy: Anvil, reader: ChainReader) -> None:
     assert (await reader.earnings(payee)).mature == earnings.mature - STAKE_LEFT
 
 
-def send_as(copy: Anvil, account: Address, to: Address, data: bytes) -> None:
+async def send_as(copy: Anvil, account: Address, to: Address, data: bytes) -> None:
     """Send a transaction of an account whose key the local network keeps to itself."""
     copy.rpc("anvil_impersonateAccount", to_hex(account))
     sent = copy.rpc("eth_sendTransaction", {"from": to_hex(account), "to": to_hex(to), "data": "0x" + data.hex()})
+    await until(lambda: copy.rpc("eth_getTransactionReceipt", sent) is not None, "the transaction is in no block")
     assert copy.rpc("eth_getTransactionReceipt", sent)["status"] == "0x1"
 
 
