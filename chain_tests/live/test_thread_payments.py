@@ -13,7 +13,7 @@ from chain_tests.live.network import INPUT_PRICE, OUTPUT_PRICE, STAGE_PRICE, Cla
 
 from plait.client.answers import ChatCompletion
 from plait.ledger import Journal, PayeeBook
-from plait.protocol.ids import Hash, address, hash32, to_hex
+from plait.protocol.ids import address, hash32, to_hex
 from plait.protocol.receipts import RECEIPT, ReceiptLeaf
 from plait.protocol.tree import tree_root
 from plait.protocol.windows import Cut
