@@ -181,6 +181,17 @@ async def _invoke(arguments: list[str]) -> Result:
     return await asyncio.to_thread(CliRunner().invoke, app, arguments)
 
 
+async def test_audit_command_finds_the_deployment_of_the_chain_by_itself(
+    chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chain.deployment.save(tmp_path / "deployments" / f"{chain.deployment.chain_id}.json")
+    monkeypatch.chdir(tmp_path)
+
+    assert (await _invoke(["--rpc", chain.url])).exit_code == 0
+    monkeypatch.chdir(tmp_path / "deployments")
+    assert "deployments/31337.json" in str((await _invoke(["--rpc", chain.url])).exception)
+
+
 async def test_audit_to_an_older_block_sees_only_what_was_then(chain: LocalChain, reader: ChainReader) -> None:
     await member(chain, reader, roles=STAGE)
     before = (await reader.block()).number

@@ -12,13 +12,17 @@ from rich.console import Console
 
 from plait.chain.deployments import Deployment
 from plait.chain.reader import ChainReader
+from plait.chain.rpc import Rpc
 from plait_audit.report import Report, audit, show
 
 app = typer.Typer()
 
 
-async def _run(rpc: str, deployment: Path, last: int | None) -> Report:
-    async with await ChainReader.connect(rpc, Deployment.load(deployment)) as reader:
+async def _run(url: str, deployment: Path | None, last: int | None) -> Report:
+    if deployment is None:
+        async with Rpc(url) as rpc:
+            deployment = Path("deployments") / f"{await rpc.chain_id()}.json"
+    async with await ChainReader.connect(url, Deployment.load(deployment)) as reader:
         return await audit(reader, last=last)
 
 
@@ -26,8 +30,13 @@ async def _run(rpc: str, deployment: Path, last: int | None) -> Report:
 def run(
     rpc: Annotated[str, typer.Option("--rpc", help="JSON-RPC URL of the chain.", envvar="PLAIT_RPC")],
     deployment: Annotated[
-        Path, typer.Option("--deployment", help="Deployment file of the contracts.", envvar="PLAIT_DEPLOYMENT")
-    ],
+        Path | None,
+        typer.Option(
+            "--deployment",
+            help="Deployment file of the contracts; default: deployments/<chain id>.json.",
+            envvar="PLAIT_DEPLOYMENT",
+        ),
+    ] = None,
     last: Annotated[
         int | None, typer.Option("--to-block", help="Last block to look at; the head if not given.")
     ] = None,

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from typing import Any, Self, cast
 from urllib.parse import urlsplit
 
-from aiohttp import ClientError, ClientTimeout
+from httpx import HTTPError, InvalidURL
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
-from web3 import AsyncHTTPProvider, AsyncWeb3
 from web3.types import RPCEndpoint
 
 from plait.chain.errors import RpcAnswerError, RpcDownError, RpcRefusedError
+from plait.chain.provider import HttpProvider
 from plait.chain.reverts import contract_error
 from plait.chain.values import Block, Data, Log, Quantity, Receipt
 from plait.protocol.ids import Address, Hash, to_hex
@@ -46,13 +46,10 @@ class Rpc:
     def __init__(self, url: str, *, timeout_s: float = CALL_DEADLINE_S) -> None:
         self._timeout_s = timeout_s
         self.url = shown_url(url)
-        provider = AsyncHTTPProvider(
-            url, request_kwargs={"timeout": ClientTimeout(total=timeout_s)}, exception_retry_configuration=None
-        )
-        self._provider = AsyncWeb3(provider).provider
+        self._provider = HttpProvider(url, timeout_s=timeout_s)
 
     async def close(self) -> None:
-        """Close the connections; the next call would open new ones."""
+        """Close the connections; a closed endpoint answers nothing more."""
         async with asyncio.timeout(self._timeout_s):
             await self._provider.disconnect()
 
@@ -152,7 +149,7 @@ class Rpc:
         for left in reversed(range(_TRIES)):
             try:
                 answer = cast("object", await self._provider.make_request(RPCEndpoint(method), list(params)))
-            except (ClientError, OSError) as error:
+            except (HTTPError, InvalidURL, OSError) as error:
                 if not left:
                     raise RpcDownError(self.url, method=method, why=_reason(error)) from error
                 await asyncio.sleep(_PAUSE_S)
