@@ -73,7 +73,7 @@ def made_logits(label: str, count: int) -> list[float]:
     return found
 
 
-def case(number: int, **fields: Any) -> dict[str, Any]:  # noqa: ANN401 JSON scalars and lists
+def case(number: int, **fields: Any) -> dict[str, Any]:
     seed = keccak.new(digest_bits=256, data=b"seed %d" % number).digest()
     request = keccak.new(digest_bits=256, data=b"request %d" % number).digest()
     fields = {"temperature": 1_000_000, "topP": 1_000_000, "topK": 0, "position": number, **fields}

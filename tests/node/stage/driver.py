@@ -78,7 +78,7 @@ class Driver:
                 self.net.channels.slots[key, node.identity.owner, key] = Slot()
         return self.book
 
-    def task(self, prompt: Sequence[int], *, max_tokens: int = 8, **changed: Any) -> Task:  # noqa: ANN401 - passed on
+    def task(self, prompt: Sequence[int], *, max_tokens: int = 8, **changed: Any) -> Task:
         return Task.make(self, prompt, max_tokens=max_tokens, **changed)
 
 
