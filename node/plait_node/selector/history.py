@@ -35,8 +35,8 @@ class Measurement:
     ttft_low_s: float
     ttft_high_s: float
     tpot_s: float
-    load: float  # runnable processes of the machine meanwhile, ours included
-    foreign: float | None = None  # share of the machine that other programs took meanwhile, 0 to 1
+    wall_s: float  # what the first token really took on the machine that measured, beside whatever else it did
+    load: float  # runnable processes of that machine meanwhile, ours included
 
     @property
     def computed_tokens(self) -> int:

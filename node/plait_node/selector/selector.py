@@ -132,7 +132,7 @@ class Selector:
         return found
 
     def _reason(self, task: TaskFeatures, best: Prediction, others: tuple[Prediction, ...], noise: float) -> str:
-        facts = [f"{task.prompt_tokens} prompt tokens over {task.stages} stages"]
+        facts = [f"{task.prompt_tokens} prompt tokens over {_stages(task.stages)}"]
         if best.method == "prefix-cache":
             facts.append(f"{task.cached_tokens} of them cached")
         shown = [
@@ -145,7 +145,7 @@ class Selector:
             text += f" (the difference is within the {noise:.0%} that may be chance)"
         nearest = min(self._stage_counts, key=lambda count: abs(count - task.stages))
         if nearest != task.stages:
-            text += f"; from measurements over {nearest} stages, the nearest there are"
+            text += f"; from measurements over {_stages(nearest)}, the nearest there are"
         return text
 
 
@@ -165,3 +165,7 @@ def _one_per_method(predictions: tuple[Prediction, ...]) -> list[Prediction]:
     for each in predictions:
         best.setdefault(each.method, each)
     return list(best.values())
+
+
+def _stages(count: int) -> str:
+    return "1 stage" if count == 1 else f"{count} stages"

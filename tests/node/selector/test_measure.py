@@ -52,13 +52,15 @@ def test_pipeline_gives_the_same_token_by_every_method_and_fails_aloud() -> None
     ids = [100 + 7_919 * step % 40_000 for step in range(40)]
     with Pipeline(PATH, model.manifest, model.tensors, stages=2, kv_steps=256) as pipeline:
         pipeline.open(64)
-        plain = pipeline.prefill(ids, start=0, chunk=40)
+        plain, plain_s = pipeline.prefill(ids, start=0, chunk=40)
         pipeline.keep(2)
         pipeline.open(64)
-        chunked = pipeline.prefill(ids, start=0, chunk=7)
+        chunked, chunked_s = pipeline.prefill(ids, start=0, chunk=7)
         pipeline.open(64)
-        pipeline.take(2)
-        cached = pipeline.prefill(ids, start=32, chunk=8)
+        ready_s = pipeline.take(2)
+        cached, cached_s = pipeline.prefill(ids, start=32, chunk=8, at=ready_s)
         assert plain == chunked == cached
+        assert 0 < ready_s < cached_s < plain_s
+        assert chunked_s > 0
         with pytest.raises(PipelineError, match="ended"):
             pipeline.take(5)

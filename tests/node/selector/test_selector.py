@@ -36,8 +36,8 @@ def cell(
         ttft_low_s=first * (1 - width / 2),
         ttft_high_s=first * (1 + width / 2),
         tpot_s=0.05,
+        wall_s=first,
         load=1.0,
-        foreign=0.02,
     )
 
 
@@ -84,14 +84,14 @@ def test_shipped_history_has_tasks_for_each_method() -> None:
 
 def test_shipped_history_names_its_command_and_machine() -> None:
     assert SHIPPED.command.startswith("python -m plait_node.selector.measure --out ")
-    assert {"cpu", "cores", "torch", "link"} <= set(SHIPPED.machine)
+    assert {"cpu", "cores", "torch", "clock", "link"} <= set(SHIPPED.machine)
     assert {row.method for row in SHIPPED.measurements} == set(METHODS)
     assert {row.stages for row in SHIPPED.measurements} >= {1, 3}
     for row in SHIPPED.measurements:
         assert 0 < row.ttft_low_s <= row.ttft_s <= row.ttft_high_s
         assert row.repeats >= 3
         assert row.load > 0
-        assert row.foreign is None or 0 <= row.foreign <= 1
+        assert row.wall_s > 0
         assert 0 <= row.cached_tokens < row.prompt_tokens
 
 
