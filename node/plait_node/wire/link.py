@@ -99,6 +99,10 @@ class Link:
         self._end(reason, fault=Fault(code="malformed", text=reason), blamed=True)
         await self.wait_closed()
 
+    def lose(self, reason: str) -> None:
+        """End the link because its stream is gone; the peer is blamed for that, unless the link had ended before."""
+        self._end(reason, lost=True, blamed=True)
+
     async def wait_closed(self) -> None:
         """Return once the link has ended and is freed."""
         await self._closed.wait()

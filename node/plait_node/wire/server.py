@@ -91,6 +91,10 @@ class LinkServer:
         log.info("link accepted peer=%s where=%s", to_hex(link.peer), transport.where)
         try:
             await self._on_link(link)
+        except asyncio.CancelledError:
+            # gRPC cancels us when the peer cuts the stream, perhaps before the reader has seen it
+            link.lose("the peer cut the stream")
+            raise
         finally:
             self._links.discard(link)
             await asyncio.shield(link.close("the role is done with this link"))
