@@ -7,7 +7,8 @@ both time and price are kept, so a price limit costs no optimality.
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import median
 from typing import TYPE_CHECKING
 
 from plait.protocol.messages import MAX_STAGES, Stage
@@ -91,7 +92,7 @@ class _Label:
 
 def plan(records: Iterable[NodeRecord], needs: Needs, *, blamed_s: Mapping[Address, float] | None = None) -> Route:
     """Return the route expected to be done first; raise `NoRouteError` naming what is missing."""
-    usable = [record for record in records if record.owner not in needs.excluded]
+    usable = with_times([record for record in records if record.owner not in needs.excluded])
     delays = blamed_s or {}
     best: Route | None = None
     for profile in needs.profiles:
@@ -116,6 +117,23 @@ def room_of(records: Iterable[NodeRecord], needs: Needs) -> int:
             continue
         return size
     return 0
+
+
+def with_times(records: Sequence[NodeRecord]) -> list[NodeRecord]:
+    """Return the records with the median time of a block in place of times that no stage has measured yet."""
+    measured = [each.facts.step_micros / _blocks(each) for each in records if each.facts.step_micros]
+    if not measured:
+        return list(records)
+    typical = median(measured)
+    return [each if each.facts.step_micros else _guessed(each, typical) for each in records]
+
+
+def _blocks(record: NodeRecord) -> int:
+    return record.facts.last - record.facts.first
+
+
+def _guessed(record: NodeRecord, block_micros: float) -> NodeRecord:
+    return replace(record, facts=replace(record.facts, step_micros=round(block_micros * _blocks(record))))
 
 
 def cost_s(record: NodeRecord, *, hop_s: float, blamed_s: float) -> float:

@@ -14,7 +14,7 @@ from tests.node.swarm.test_records import stored
 from plait.protocol.ids import Address, Hash
 from plait_node.swarm.errors import NoRouteError
 from plait_node.swarm.records import NodeRecord, node_body, node_record
-from plait_node.swarm.route import Blames, Needs, cost_s, plan, room_of
+from plait_node.swarm.route import Blames, Needs, cost_s, plan, room_of, with_times
 
 BLOCKS = 6
 OTHER = Hash(b"\x55" * 32)
@@ -91,7 +91,7 @@ def test_plan_any_swarm_is_as_good_as_brute_force(
     )
     delays = {Address(blamed.to_bytes(20, "big")): 1.0}
     small = records[:6]
-    expected = brute_force(small, needs, delays)
+    expected = brute_force(with_times([each for each in small if each.owner not in needs.excluded]), needs, delays)
     if expected is None:
         with pytest.raises(NoRouteError):
             plan(small, needs, blamed_s=delays)
@@ -145,6 +145,14 @@ def test_plan_blamed_stage_gives_way_to_its_spare_and_returns_later() -> None:
     assert plan([holder, spare], NEEDS, blamed_s=blames.seconds(now=1)).records == (spare,)
     assert plan([holder], NEEDS, blamed_s=blames.seconds(now=1)).records == (holder,)
     assert plan([holder, spare], NEEDS, blamed_s=blames.seconds(now=3_600)).records == (holder,)
+
+
+def test_plan_unmeasured_stage_counts_as_typical_not_as_instant() -> None:
+    fresh, fast, slow = (record(3, 6, owner=owner, step_micros=time) for owner, time in ((1, 0), (2, 1), (3, 9)))
+    head = record(0, 3, owner=4, step_micros=5)
+
+    assert plan([head, fresh, fast], NEEDS).records == (head, fast)
+    assert [each.owner for each in plan([head, fresh, slow], NEEDS).records] == [head.owner, fresh.owner]
 
 
 def test_blames_half_life_halves_and_adds_up() -> None:
