@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from chain_tests.channel_cases import DEPOSIT, STAKE, Trade, leaf, request
+from chain_tests.channel_cases import DEPOSIT, STAKE, Trade
 
-from plait.chain import ChannelsError, DecodedEvent, TxResult, receipt_status, skipped_rows
+from plait.chain import ChannelsError, DecodedEvent, TxResult, skipped_rows
 from plait.protocol.receipts import ClaimRow
 from plait.protocol.typed import Signed
 
@@ -106,52 +106,3 @@ async def test_release_pays_what_matured_and_burn_destroys_the_fee(trade: Trade)
     node = await trade.reader.node(trade.payee)
     assert node is not None
     assert node.stake == STAKE
-
-
-async def test_receipt_status_goes_from_signed_to_claimed_to_final(trade: Trade) -> None:
-    await trade.job(1, 1_000)
-    closes_at = trade.chain.anvil.timestamp() + 1_000
-
-    async def state(finality_blocks: int = 3) -> str:
-        found = await receipt_status(
-            trade.reader,
-            trade.channel.id,
-            place=0,
-            root_at=trade.channel.root_at,
-            closes_at=closes_at,
-            finality_blocks=finality_blocks,
-        )
-        return found.state
-
-    assert await state() == "signed"
-    claim = await trade.node.claim(trade.payee, rows(trade))
-    found = await receipt_status(
-        trade.reader,
-        trade.channel.id,
-        place=0,
-        root_at=trade.channel.root_at,
-        closes_at=closes_at,
-        finality_blocks=0,
-    )
-    assert (found.state, found.tx, found.block, found.jobs) == ("claimed", claim.hash, claim.block, 1)
-    trade.chain.anvil.increase_time(1_001)
-    assert await state() == "claimed"
-    trade.chain.anvil.mine(2)
-    assert await state() == "final"
-
-
-async def test_receipt_status_under_a_foreign_root_stays_signed(trade: Trade) -> None:
-    await trade.job(1, 1_000)
-    await trade.node.claim(trade.payee, rows(trade))
-
-    found = await receipt_status(
-        trade.reader,
-        trade.channel.id,
-        place=0,
-        root_at=lambda _: request(9),
-        closes_at=0,
-        finality_blocks=0,
-    )
-
-    assert found.state == "signed"
-    assert leaf(1, 1_000).hop_amount == 1_000

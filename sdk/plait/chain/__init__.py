@@ -44,7 +44,6 @@ from plait.chain.reader import (
     ServiceKey,
 )
 from plait.chain.rpc import Rpc
-from plait.chain.status import ReceiptStatus, receipt_status
 from plait.chain.values import Block, Log, Receipt
 from plait.chain.writer import (
     ChainWriter,
@@ -92,7 +91,6 @@ __all__ = [
     "Patience",
     "PendingError",
     "Receipt",
-    "ReceiptStatus",
     "ReorgError",
     "ReputationError",
     "RequestParameters",
@@ -117,6 +115,5 @@ __all__ = [
     "ids_bytes",
     "ids_from",
     "read_logs",
-    "receipt_status",
     "skipped_rows",
 ]
