@@ -26,6 +26,7 @@ def _ask(
     question: Annotated[str, typer.Argument(help="What to ask.")],
     model: Annotated[str, typer.Option(help="Name or id of a served model.")] = "smollm2-135m",
     max_tokens: Annotated[int, typer.Option(help="Most tokens of the answer.")] = 128,
+    temperature: Annotated[float, typer.Option(help="0: the likeliest token each time; above: sampled.")] = 0.0,
     rpc: Rpc = None,
     deployment: Deployment = None,
     key_file: KeyFile = None,
@@ -33,7 +34,11 @@ def _ask(
     """Ask a question; the answer streams to stdout, what was checked and paid to stderr."""
     with _client(rpc, deployment, key_file) as client:
         stream = client.chat.completions.create(
-            model=model, messages=[{"role": "user", "content": question}], max_tokens=max_tokens, stream=True
+            model=model,
+            messages=[{"role": "user", "content": question}],
+            max_tokens=max_tokens,
+            temperature=temperature,
+            stream=True,
         )
         for chunk in stream:
             typer.echo(chunk.choices[0].delta.content or "", nl=False)
