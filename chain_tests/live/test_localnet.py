@@ -44,3 +44,15 @@ def test_network_interrupted_while_it_starts_ends_every_process(tmp_path: Path, 
 
     assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
     assert of_network(folder) == []
+
+
+def test_network_in_a_folder_of_something_else_is_refused_and_nothing_deleted(tmp_path: Path) -> None:
+    treasure = tmp_path / "thesis.tex"
+    treasure.write_text("years of work")
+
+    command = [sys.executable, "-m", "plait_node.localnet", "serve", "--folder", str(tmp_path)]
+    told = subprocess.run(command, capture_output=True, text=True, timeout=_UP_S, check=False)
+
+    assert told.returncode == 1
+    assert "name a new folder" in told.stderr
+    assert treasure.read_text() == "years of work"

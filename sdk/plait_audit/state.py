@@ -127,4 +127,3 @@ class State:
     requests: dict[int, Request] = field(default_factory=dict[int, Request])
     balances: dict[Address, int] = field(default_factory=dict[Address, int])
     findings: list[Finding] = field(default_factory=list[Finding])
-    events: int = 0

@@ -21,6 +21,7 @@ from plait_node.localnet.network import Network
 _UP_S = 150.0
 _DOWN_S = 30.0
 _FOLDER = Path("build/local")
+_MARK = ".plait-localnet"  # what this program may delete
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 Folder = Annotated[Path, typer.Option("--folder", help="Where the network keeps its files and logs.")]
@@ -30,13 +31,22 @@ Folder = Annotated[Path, typer.Option("--folder", help="Where the network keeps 
 def serve(folder: Folder = _FOLDER) -> None:
     """Start a network and keep it until SIGTERM or Ctrl-C, or until whoever started it is gone."""
     folder = folder.resolve()
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
     try:
+        _make_fresh(folder)
         asyncio.run(_serve(folder))
     except LocalnetError as error:
         print(f"localnet: {error.text}", file=sys.stderr)
         raise typer.Exit(1) from None
+
+
+def _make_fresh(folder: Path) -> None:
+    """Empty the folder of an earlier network; raise `LocalnetError` rather than touch a folder of anything else."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if not (folder / _MARK).is_file():
+            raise LocalnetError(f"{folder} holds something else than a local network: name a new folder")
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / _MARK).touch()
 
 
 async def _serve(folder: Path) -> None:
