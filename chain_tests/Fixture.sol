@@ -8,12 +8,13 @@ import {IModelRegistry} from "../contracts/interfaces/IModelRegistry.sol";
 import {INodeRegistry} from "../contracts/interfaces/INodeRegistry.sol";
 import {IReputation} from "../contracts/interfaces/IReputation.sol";
 import {IRequests} from "../contracts/interfaces/IRequests.sol";
-import {ChannelId} from "../contracts/types/Ids.sol";
+import {ChannelId, ModelId} from "../contracts/types/Ids.sol";
 import {Vm} from "./Vm.sol";
 
 interface ITestToken is IERC20 {
     function mint(address to, uint256 amount) external;
     function nonces(address owner) external view returns (uint256);
+    function DOMAIN_SEPARATOR() external view returns (bytes32);
     function decimals() external view returns (uint8);
 }
 
@@ -57,16 +58,20 @@ abstract contract Fixture {
         signer = vm.addr(SIGNER_KEY);
         nodeKey = vm.addr(NODE_KEY);
         deploy();
-        domain = channels.domainSeparator();
         fund(payer);
         fund(payee);
     }
 
     function deploy() internal {
+        deployOver(ITestToken(vm.deployCode("TestToken.sol:TestToken", "")));
+    }
+
+    /// @dev From here on the fixture's functions mean this deployment.
+    function deployOver(ITestToken token_) internal {
         uint256 nonce = vm.getNonce(address(this));
-        address channelsAt = vm.computeCreateAddress(address(this), nonce + 3);
-        address requestsAt = vm.computeCreateAddress(address(this), nonce + 4);
-        token = ITestToken(vm.deployCode("TestToken.sol:TestToken", ""));
+        address channelsAt = vm.computeCreateAddress(address(this), nonce + 2);
+        address requestsAt = vm.computeCreateAddress(address(this), nonce + 3);
+        token = token_;
         models = IModelRegistry(vm.deployCode("ModelRegistry.sol:ModelRegistry", ""));
         nodes = INodeRegistry(
             vm.deployCode(
@@ -84,6 +89,7 @@ abstract contract Fixture {
         reputation = IReputation(
             vm.deployCode("Reputation.sol:Reputation", abi.encode(channels, TIER_UNIT))
         );
+        domain = channels.domainSeparator();
     }
 
     // ---- people
@@ -127,6 +133,95 @@ abstract contract Fixture {
     function open(uint96 amount) internal returns (ChannelId) {
         vm.prank(payer);
         return channels.open(payee, signer, amount);
+    }
+
+    /// @dev A permit of the key's account for `Channels`, good for an hour.
+    function permitFor(uint256 key, uint96 amount) internal view returns (IChannels.Permit memory) {
+        uint256 deadline = block.timestamp + 1 hours;
+        address owner = vm.addr(key);
+        bytes32 typehash = keccak256(
+            "Permit(address owner,address spender,uint256 value,uint256 nonce,uint256 deadline)"
+        );
+        bytes32 hash =
+            keccak256(abi.encode(typehash, owner, channels, amount, token.nonces(owner), deadline));
+        (uint8 v, bytes32 r, bytes32 s) = vm.sign(key, _tokenDigest(hash));
+        return IChannels.Permit({deadline: deadline, v: v, r: r, s: s});
+    }
+
+    /// @dev An EIP-3009 authorization of the key's account for one channel, good for an hour.
+    function authorizationFor(uint256 key, ChannelId id, uint96 amount, bytes32 salt)
+        internal
+        view
+        returns (IChannels.Authorization memory)
+    {
+        uint256 validBefore = block.timestamp + 1 hours;
+        bytes32 typehash = keccak256(
+            "ReceiveWithAuthorization(address from,address to,uint256 value,uint256 validAfter,"
+            "uint256 validBefore,bytes32 nonce)"
+        );
+        bytes32 nonce = keccak256(abi.encode(id, salt));
+        bytes32 hash =
+            keccak256(abi.encode(typehash, vm.addr(key), channels, amount, 0, validBefore, nonce));
+        (uint8 v, bytes32 r, bytes32 s) = vm.sign(key, _tokenDigest(hash));
+        return IChannels.Authorization({
+            validAfter: 0, validBefore: validBefore, salt: salt, v: v, r: r, s: s
+        });
+    }
+
+    function _tokenDigest(bytes32 structHash) private view returns (bytes32) {
+        return keccak256(abi.encodePacked(hex"1901", token.DOMAIN_SEPARATOR(), structHash));
+    }
+
+    // ---- requests
+
+    /// @dev Asks `payee` for at most 64 tokens within ten minutes, for one token.
+    function order() internal view returns (IRequests.Order memory) {
+        return IRequests.Order({
+            gateway: payee,
+            model: ModelId.wrap(keccak256("model")),
+            profile: keccak256("profile"),
+            temperature: 700_000,
+            topP: 900_000,
+            topK: 40,
+            maxTokens: 64,
+            fee: 1e6,
+            exclusiveUntil: uint64(block.timestamp + 300),
+            deadline: uint64(block.timestamp + 600),
+            callbackGas: 0
+        });
+    }
+
+    function paramsOf(address from, IRequests.Order memory what, bytes32 prompt, uint32 inputTokens)
+        internal
+        pure
+        returns (IRequests.Params memory)
+    {
+        return IRequests.Params({
+            payer: from,
+            gateway: what.gateway,
+            model: what.model,
+            profile: what.profile,
+            prompt: prompt,
+            temperature: what.temperature,
+            topP: what.topP,
+            topK: what.topK,
+            inputTokens: inputTokens,
+            maxTokens: what.maxTokens,
+            fee: what.fee,
+            exclusiveUntil: what.exclusiveUntil,
+            deadline: what.deadline,
+            callbackGas: what.callbackGas
+        });
+    }
+
+    /// @dev The parameters in the first `Requested` event since `vm.recordLogs`.
+    function loggedParams() internal returns (IRequests.Params memory params) {
+        Vm.Log[] memory logs = vm.getRecordedLogs();
+        for (uint256 i = 0; i < logs.length; ++i) {
+            if (logs[i].topics[0] == IRequests.Requested.selector) {
+                return abi.decode(logs[i].data, (IRequests.Params));
+            }
+        }
     }
 
     function idOf(address from, address key) internal view returns (ChannelId) {

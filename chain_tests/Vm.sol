@@ -38,6 +38,11 @@ interface Vm {
     function recordLogs() external;
     function getRecordedLogs() external returns (Log[] memory);
     function mockCall(address callee, bytes calldata data, bytes calldata answer) external;
+    function mockCallRevert(address callee, bytes calldata data, bytes calldata reason) external;
+    function clearMockedCalls() external;
+    function etch(address target, bytes calldata code) external;
+    function deal(address account, uint256 balance) external;
+    function cool(address target) external;
     function readFile(string calldata path) external view returns (string memory);
     function exists(string calldata path) external view returns (bool);
     function keyExistsJson(string calldata json, string calldata key) external view returns (bool);
@@ -77,9 +82,13 @@ interface Vm {
     function assertEq(string calldata left, string calldata right, string calldata message)
         external
         pure;
+    function assertEq(bytes calldata left, bytes calldata right, string calldata message)
+        external
+        pure;
     function assertGe(uint256 left, uint256 right, string calldata message) external pure;
     function assertLe(uint256 left, uint256 right, string calldata message) external pure;
     function assertLt(uint256 left, uint256 right, string calldata message) external pure;
+    function snapshotValue(string calldata group, string calldata name, uint256 value) external;
     function lastCallGas() external view returns (Gas memory);
 
     struct Gas {

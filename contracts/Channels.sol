@@ -1,22 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;
 
+import {IERC3009} from "@openzeppelin/contracts/interfaces/draft-IERC3009.sol";
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
+import {IERC20Permit} from "@openzeppelin/contracts/token/ERC20/extensions/IERC20Permit.sol";
 import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
 import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
 import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
+import {Multicall} from "@openzeppelin/contracts/utils/Multicall.sol";
 import {Math} from "@openzeppelin/contracts/utils/math/Math.sol";
 import {SafeCast} from "@openzeppelin/contracts/utils/math/SafeCast.sol";
 
 import {IChannels} from "./interfaces/IChannels.sol";
 import {INodeRegistry} from "./interfaces/INodeRegistry.sol";
 import {ClaimRow} from "./libraries/ClaimRow.sol";
+import {Intake} from "./libraries/Intake.sol";
 import {TypedData} from "./libraries/TypedData.sol";
 import {ChannelId} from "./types/Ids.sol";
 
 /// @title Channels
 /// @notice Keeps payment channels in one token and what each payee earned through them.
-contract Channels is IChannels, EIP712 {
+/// @dev `multicall` makes several calls one transaction, such as a claim and a release; it adds no
+/// power, because no function takes coins.
+contract Channels is IChannels, EIP712, Multicall {
+    using Intake for IERC20;
     using SafeCast for uint256;
     using SafeERC20 for IERC20;
 
@@ -39,6 +46,7 @@ contract Channels is IChannels, EIP712 {
     mapping(ChannelId id => Channel) private _channels;
     mapping(address payee => Account) private _accounts;
 
+    /// @notice Fixes what never changes afterwards.
     /// @param token_ The token of all channels.
     /// @param nodes_ The node registry, deployed before and naming this contract.
     /// @param requests_ Where `Requests` will be deployed.
@@ -81,29 +89,55 @@ contract Channels is IChannels, EIP712 {
 
     /// @inheritdoc IChannels
     function open(address payee, address signer, uint96 amount) external returns (ChannelId id) {
-        id = channelId(msg.sender, payee, signer);
-        Channel storage slot = _channels[id];
-        require(payee != address(0) && signer != address(0), Channels_BadParty(payee, signer));
-        require(slot.deposit == slot.claimed, Channels_AlreadyOpen(id));
+        id = _open(msg.sender, payee, signer, amount);
+        _TOKEN.pull(amount);
+    }
 
-        uint96 deposit = _deposit(id, slot, amount);
+    /// @inheritdoc IChannels
+    function openWithPermit(address payee, address signer, uint96 amount, Permit calldata permit)
+        external
+        returns (ChannelId id)
+    {
+        id = _open(msg.sender, payee, signer, amount);
+        _pullWithPermit(amount, permit);
+    }
 
-        emit ChannelOpened(id, msg.sender, payee, signer, amount, deposit);
-
-        _TOKEN.safeTransferFrom(msg.sender, address(this), amount);
+    /// @inheritdoc IChannels
+    function openWithAuthorization(
+        address payer,
+        address payee,
+        address signer,
+        uint96 amount,
+        Authorization calldata authorization
+    ) external returns (ChannelId id) {
+        id = _open(payer, payee, signer, amount);
+        _pullWithAuthorization(id, payer, amount, authorization);
     }
 
     /// @inheritdoc IChannels
     function topUp(address payee, address signer, uint96 amount) external {
-        ChannelId id = channelId(msg.sender, payee, signer);
-        Channel storage slot = _channels[id];
-        require(slot.deposit != 0, Channels_UnknownChannel(id));
+        _topUp(msg.sender, payee, signer, amount);
+        _TOKEN.pull(amount);
+    }
 
-        uint96 deposit = _deposit(id, slot, amount);
+    /// @inheritdoc IChannels
+    function topUpWithPermit(address payee, address signer, uint96 amount, Permit calldata permit)
+        external
+    {
+        _topUp(msg.sender, payee, signer, amount);
+        _pullWithPermit(amount, permit);
+    }
 
-        emit ChannelToppedUp(id, msg.sender, amount, deposit);
-
-        _TOKEN.safeTransferFrom(msg.sender, address(this), amount);
+    /// @inheritdoc IChannels
+    function topUpWithAuthorization(
+        address payer,
+        address payee,
+        address signer,
+        uint96 amount,
+        Authorization calldata authorization
+    ) external {
+        ChannelId id = _topUp(payer, payee, signer, amount);
+        _pullWithAuthorization(id, payer, amount, authorization);
     }
 
     /// @inheritdoc IChannels
@@ -323,12 +357,79 @@ contract Channels is IChannels, EIP712 {
     }
 
     /// @inheritdoc IChannels
+    function authorizationNonce(ChannelId id, bytes32 salt) public pure returns (bytes32) {
+        return keccak256(abi.encode(id, salt));
+    }
+
+    /// @inheritdoc IChannels
     function channelId(address payer, address payee, address signer)
         public
         pure
         returns (ChannelId)
     {
         return ChannelId.wrap(keccak256(abi.encode(payer, payee, signer)));
+    }
+
+    function _open(address payer, address payee, address signer, uint96 amount)
+        private
+        returns (ChannelId id)
+    {
+        id = channelId(payer, payee, signer);
+        Channel storage slot = _channels[id];
+        require(payee != address(0) && signer != address(0), Channels_BadParty(payee, signer));
+        require(slot.deposit == slot.claimed, Channels_AlreadyOpen(id));
+
+        uint96 deposit = _deposit(id, slot, amount);
+
+        emit ChannelOpened(id, payer, payee, signer, amount, deposit);
+    }
+
+    function _topUp(address payer, address payee, address signer, uint96 amount)
+        private
+        returns (ChannelId id)
+    {
+        id = channelId(payer, payee, signer);
+        Channel storage slot = _channels[id];
+        require(slot.deposit != 0, Channels_UnknownChannel(id));
+
+        uint96 deposit = _deposit(id, slot, amount);
+
+        emit ChannelToppedUp(id, payer, amount, deposit);
+    }
+
+    /// @dev Anyone may use a permit first; then the allowance is there and the call that finds the
+    /// permit used goes on.
+    function _pullWithPermit(uint96 amount, Permit calldata permit) private {
+        try IERC20Permit(address(_TOKEN))
+            .permit(
+                msg.sender, address(this), amount, permit.deadline, permit.v, permit.r, permit.s
+            ) {}
+            catch {}
+        _TOKEN.pull(amount);
+    }
+
+    /// @dev The nonce names the channel, so whoever carries the authorization here can put the money
+    /// nowhere else.
+    function _pullWithAuthorization(
+        ChannelId id,
+        address payer,
+        uint96 amount,
+        Authorization calldata authorization
+    ) private {
+        uint256 before = _TOKEN.balanceOf(address(this));
+        IERC3009(address(_TOKEN))
+            .receiveWithAuthorization(
+                payer,
+                address(this),
+                amount,
+                authorization.validAfter,
+                authorization.validBefore,
+                authorizationNonce(id, authorization.salt),
+                authorization.v,
+                authorization.r,
+                authorization.s
+            );
+        _TOKEN.check(before, amount);
     }
 
     function _deposit(ChannelId id, Channel storage slot, uint96 amount)

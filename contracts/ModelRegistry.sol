@@ -63,6 +63,20 @@ contract ModelRegistry is IModelRegistry {
     }
 
     /// @inheritdoc IModelRegistry
+    function getModel(uint256 modelId)
+        external
+        view
+        returns (ModelCommitment memory commitment, bool deprecated, address owner)
+    {
+        Model storage entry = _models[ModelId.wrap(bytes32(modelId))];
+        owner = entry.publisher;
+        require(owner != address(0), ModelNotFound(modelId));
+        commitment.modelHash = bytes32(modelId);
+        commitment.uri = entry.uri;
+        deprecated = false;
+    }
+
+    /// @inheritdoc IModelRegistry
     function calibrationsOf(ModelId model, bytes32 profile)
         external
         view

@@ -7,12 +7,14 @@ import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
 import {EnumerableSet} from "@openzeppelin/contracts/utils/structs/EnumerableSet.sol";
 
 import {INodeRegistry} from "./interfaces/INodeRegistry.sol";
+import {Intake} from "./libraries/Intake.sol";
 import {TypedData} from "./libraries/TypedData.sol";
 
 /// @title NodeRegistry
 /// @notice Keeps who serves, with which keys, behind which stake.
 contract NodeRegistry is INodeRegistry {
     using EnumerableSet for EnumerableSet.AddressSet;
+    using Intake for IERC20;
     using SafeERC20 for IERC20;
 
     struct Entry {
@@ -20,6 +22,7 @@ contract NodeRegistry is INodeRegistry {
         uint64 registeredAt;
         uint64 jailedUntil;
         uint8 roles;
+        uint24 verdicts;
         uint96 unbonding;
         uint64 unbondedAt;
         address latestKey;
@@ -48,6 +51,7 @@ contract NodeRegistry is INodeRegistry {
     mapping(address owner => address[]) private _keysOf;
     EnumerableSet.AddressSet private _listed;
 
+    /// @notice Fixes what never changes afterwards.
     /// @param token_ The stake token, the same that `Channels` uses.
     /// @param channels_ Where `Channels` will be deployed.
     /// @param arbiter_ Who may jail and slash, zero for nobody.
@@ -166,7 +170,7 @@ contract NodeRegistry is INodeRegistry {
 
         emit Staked(msg.sender, amount, total);
 
-        _TOKEN.safeTransferFrom(msg.sender, address(this), amount);
+        _TOKEN.pull(amount);
     }
 
     /// @inheritdoc INodeRegistry
@@ -211,6 +215,8 @@ contract NodeRegistry is INodeRegistry {
     /// @inheritdoc INodeRegistry
     function jail(address owner, uint64 until) external onlyArbiter {
         _requireKnown(owner);
+        uint64 latest = uint64(block.timestamp) + _UNBONDING_DELAY;
+        require(until <= latest, NodeRegistry_JailTooLong(until, latest));
 
         _entries[owner].jailedUntil = until;
 
@@ -220,21 +226,24 @@ contract NodeRegistry is INodeRegistry {
     /// @inheritdoc INodeRegistry
     function slash(address owner, uint96 amount) external onlyArbiter returns (uint96 taken) {
         _requireKnown(owner);
+        require(amount != 0, NodeRegistry_AmountZero());
         Entry storage entry = _entries[owner];
         (uint96 staked, uint96 unbonding) = (entry.stake, entry.unbonding);
         uint96 fromUnbonding = amount < unbonding ? amount : unbonding;
         uint96 fromStake = amount - fromUnbonding;
         if (fromStake > staked) fromStake = staked;
         taken = fromUnbonding + fromStake;
-        require(taken != 0, NodeRegistry_AmountZero());
 
+        // 2^24 verdicts would take as many transactions of the arbiter.
+        uint24 verdicts = entry.verdicts + 1;
+        entry.verdicts = verdicts;
         entry.unbonding = unbonding - fromUnbonding;
         entry.stake = staked - fromStake;
         _relist(owner, staked - fromStake);
 
-        emit NodeSlashed(owner, taken, staked - fromStake, unbonding - fromUnbonding);
+        emit NodeSlashed(owner, taken, staked - fromStake, unbonding - fromUnbonding, verdicts);
 
-        _TOKEN.safeTransfer(msg.sender, taken);
+        if (taken != 0) _TOKEN.safeTransfer(msg.sender, taken);
     }
 
     /// @inheritdoc INodeRegistry
@@ -244,14 +253,24 @@ contract NodeRegistry is INodeRegistry {
 
     /// @inheritdoc INodeRegistry
     function serves(address owner, uint8 roles) external view returns (bool) {
-        Entry storage entry = _entries[owner];
-        return entry.roles & roles == roles && _isActive(entry);
+        return _serves(_entries[owner], roles);
     }
 
     /// @inheritdoc INodeRegistry
     function bondOf(address owner) external view returns (uint96, uint64) {
         Entry storage entry = _entries[owner];
         return (entry.stake, entry.jailedUntil);
+    }
+
+    /// @inheritdoc INodeRegistry
+    function servingOwner(address key, uint8 roles)
+        external
+        view
+        returns (address owner, bool serving)
+    {
+        ServiceKey storage known = _keys[key];
+        if (known.revokedAt == 0) owner = known.owner;
+        serving = _serves(_entries[owner], roles);
     }
 
     /// @inheritdoc INodeRegistry
@@ -324,6 +343,7 @@ contract NodeRegistry is INodeRegistry {
             unbondedAt: entry.unbondedAt,
             jailedUntil: entry.jailedUntil,
             registeredAt: entry.registeredAt,
+            verdicts: entry.verdicts,
             dhtKey: entry.dhtKey,
             endpoint: entry.endpoint
         });
@@ -332,6 +352,10 @@ contract NodeRegistry is INodeRegistry {
     function _relist(address owner, uint96 staked) private {
         if (staked >= _MIN_STAKE) _listed.add(owner);
         else _listed.remove(owner);
+    }
+
+    function _serves(Entry storage entry, uint8 roles) private view returns (bool) {
+        return entry.roles & roles == roles && _isActive(entry);
     }
 
     function _isActive(Entry storage entry) private view returns (bool) {

@@ -16,6 +16,7 @@ contract Reputation is IReputation {
     INodeRegistry private immutable _NODES;
     uint96 private immutable _TIER_UNIT;
 
+    /// @notice Fixes what never changes afterwards.
     /// @param channels_ Whose accounts are read.
     /// @param tierUnit_ The score at which tier 1 begins, in base units.
     constructor(address channels_, uint96 tierUnit_) {
@@ -47,9 +48,13 @@ contract Reputation is IReputation {
     /// @inheritdoc IReputation
     function scoreOf(address owner) public view returns (uint96) {
         IChannels.Account memory account = _CHANNELS.accountOf(owner);
-        uint256 net = account.earned - account.fee;
-        if (account.forfeited == 0) return account.fee;
-        // Something was forfeited, so `net` is at least that; the result is at most `fee`.
-        return uint96(uint256(account.fee) * (net - account.forfeited) / net);
+        uint256 kept = account.fee;
+        if (account.forfeited != 0) {
+            // Something was forfeited, so `net` is at least that.
+            uint256 net = account.earned - account.fee;
+            kept = kept * (net - account.forfeited) / net;
+        }
+        // At most `fee`, which has 96 bits.
+        return uint96(kept >> _NODES.nodeOf(owner).verdicts);
     }
 }

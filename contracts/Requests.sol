@@ -6,12 +6,17 @@ import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol
 
 import {IChannels} from "./interfaces/IChannels.sol";
 import {INodeRegistry} from "./interfaces/INodeRegistry.sol";
+import {IRequestReceiver} from "./interfaces/IRequestReceiver.sol";
 import {IRequests} from "./interfaces/IRequests.sol";
+import {Callback} from "./libraries/Callback.sol";
+import {Intake} from "./libraries/Intake.sol";
+import {RequestParams} from "./libraries/RequestParams.sol";
 import {TypedData} from "./libraries/TypedData.sol";
 
 /// @title Requests
 /// @notice Keeps on-chain requests to a named node and the fee of each until it is settled.
 contract Requests is IRequests {
+    using Intake for IERC20;
     using SafeERC20 for IERC20;
 
     uint8 private constant _GATEWAY = 1;
@@ -22,6 +27,10 @@ contract Requests is IRequests {
     /// @inheritdoc IRequests
     bytes32 public constant PUBLIC_PROMPT_SALT =
         0x1deeecde33a14a9d311f79bbb4330785d3020d7a32bf5081663f5649e4ef232c;
+    /// @inheritdoc IRequests
+    uint64 public constant MIN_EXCLUSIVE = 1 minutes;
+    /// @inheritdoc IRequests
+    uint32 public constant MAX_CALLBACK_GAS = 1_000_000;
 
     IERC20 private immutable _TOKEN;
     IChannels private immutable _CHANNELS;
@@ -30,8 +39,9 @@ contract Requests is IRequests {
     bytes32 private immutable _DOMAIN;
 
     uint256 private _count;
-    mapping(uint256 id => bytes32) private _open;
+    mapping(uint256 id => bytes32 paramsHash) private _open;
 
+    /// @notice Fixes what never changes afterwards.
     /// @param channels_ Where fulfilled fees go, deployed before and naming this contract.
     constructor(address channels_) {
         address named = IChannels(channels_).requests();
@@ -45,46 +55,43 @@ contract Requests is IRequests {
     }
 
     /// @inheritdoc IRequests
-    function request(Order memory order, bytes calldata ids) external returns (uint256 id) {
-        _checkOrder(order);
+    function request(Order calldata order, bytes calldata ids) external returns (uint256 id) {
         require(
             ids.length != 0 && ids.length % 4 == 0 && ids.length <= _MAX_PROMPT,
             Requests_BadPrompt(ids.length, _MAX_PROMPT)
         );
+        bytes32 prompt = keccak256(abi.encodePacked(PUBLIC_PROMPT_SALT, ids));
+        // The cast is safe: at most 16,384 / 4.
+        id = _request(order, prompt, uint32(ids.length / 4));
 
-        id = ++_count;
-        Params memory params = Params({
-            payer: msg.sender,
-            gateway: order.gateway,
-            model: order.model,
-            profile: order.profile,
-            prompt: keccak256(abi.encodePacked(PUBLIC_PROMPT_SALT, ids)),
-            sampling: order.sampling,
-            // At most 16,384 / 4.
-            inputTokens: uint32(ids.length / 4),
-            maxTokens: order.maxTokens,
-            fee: order.fee,
-            deadline: order.deadline
-        });
-        bytes32 digest = _digest(id, params);
-        _open[id] = digest;
+        emit PromptPublished(id, order.gateway, ids);
 
-        emit Requested(id, order.gateway, digest, params, ids);
+        _TOKEN.pull(order.fee);
+    }
 
-        _TOKEN.safeTransferFrom(msg.sender, address(this), order.fee);
+    /// @inheritdoc IRequests
+    function requestByCommitment(Order calldata order, bytes32 prompt, uint32 inputTokens)
+        external
+        returns (uint256 id)
+    {
+        uint256 length = uint256(inputTokens) * 4;
+        require(
+            prompt != 0 && length != 0 && length <= _MAX_PROMPT,
+            Requests_BadPrompt(length, _MAX_PROMPT)
+        );
+        id = _request(order, prompt, inputTokens);
+
+        _TOKEN.pull(order.fee);
     }
 
     /// @inheritdoc IRequests
     function fulfil(uint256 id, Params calldata params, bytes32 receipt, bytes calldata output)
         external
     {
-        bytes32 digest = _checkOpen(id, params);
-        (address owner,, uint48 revokedAt) = _NODES.serviceKey(msg.sender);
-        require(
-            owner == params.gateway && revokedAt == 0,
-            Requests_CallerNotGateway(id, msg.sender, params.gateway)
-        );
-        require(_NODES.serves(params.gateway, _GATEWAY), Requests_GatewayNotActive(params.gateway));
+        _checkOpen(id, params);
+        (address owner, bool serves) = _NODES.servingOwner(msg.sender, _GATEWAY);
+        require(owner == params.gateway, Requests_CallerNotGateway(id, msg.sender, params.gateway));
+        require(serves, Requests_GatewayNotActive(params.gateway));
         require(block.timestamp <= params.deadline, Requests_TooLate(id, params.deadline));
         require(receipt != 0, Requests_ReceiptZero(id));
         uint256 tokens = output.length / 4;
@@ -96,12 +103,31 @@ contract Requests is IRequests {
         delete _open[id];
 
         // The cast is safe: `tokens` is at most `maxTokens`, which has 32 bits.
-        emit Fulfilled(
-            id, params.gateway, digest, receipt, keccak256(output), uint32(tokens), params.fee
-        );
+        emit Fulfilled(id, params.gateway, receipt, keccak256(output), uint32(tokens));
 
         _TOKEN.safeTransfer(address(_CHANNELS), params.fee);
         _CHANNELS.credit(params.gateway, params.fee);
+        if (params.callbackGas != 0) {
+            _callBack(
+                id, params, abi.encodeCall(IRequestReceiver.requestFulfilled, (id, receipt, output))
+            );
+        }
+    }
+
+    /// @inheritdoc IRequests
+    function cancel(uint256 id, Params calldata params) external {
+        _checkOpen(id, params);
+        require(msg.sender == params.payer, Requests_CallerNotPayer(id, msg.sender, params.payer));
+        require(
+            block.timestamp > params.exclusiveUntil,
+            Requests_StillExclusive(id, params.exclusiveUntil)
+        );
+
+        delete _open[id];
+
+        emit Cancelled(id, params.payer, params.fee);
+
+        _giveBack(id, params);
     }
 
     /// @inheritdoc IRequests
@@ -113,7 +139,7 @@ contract Requests is IRequests {
 
         emit Refunded(id, params.payer, params.fee);
 
-        _TOKEN.safeTransfer(params.payer, params.fee);
+        _giveBack(id, params);
     }
 
     /// @inheritdoc IRequests
@@ -151,25 +177,71 @@ contract Requests is IRequests {
         return keccak256(abi.encode(block.chainid, address(this), id));
     }
 
-    function _checkOrder(Order memory order) private view {
+    function _request(Order calldata order, bytes32 prompt, uint32 inputTokens)
+        private
+        returns (uint256 id)
+    {
+        _checkOrder(order);
+
+        id = ++_count;
+        Params memory params = Params({
+            payer: msg.sender,
+            gateway: order.gateway,
+            model: order.model,
+            profile: order.profile,
+            prompt: prompt,
+            temperature: order.temperature,
+            topP: order.topP,
+            topK: order.topK,
+            inputTokens: inputTokens,
+            maxTokens: order.maxTokens,
+            fee: order.fee,
+            exclusiveUntil: order.exclusiveUntil,
+            deadline: order.deadline,
+            callbackGas: order.callbackGas
+        });
+        _open[id] = RequestParams.hash(params);
+
+        emit Requested(id, order.gateway, _digest(id, params), params);
+    }
+
+    function _giveBack(uint256 id, Params calldata params) private {
+        _TOKEN.safeTransfer(params.payer, params.fee);
+        if (params.callbackGas != 0) {
+            _callBack(
+                id, params, abi.encodeCall(IRequestReceiver.requestRefunded, (id, params.fee))
+            );
+        }
+    }
+
+    /// @dev The last thing in a transaction: all state is settled and all money has moved.
+    function _callBack(uint256 id, Params calldata params, bytes memory data) private {
+        uint256 needed = Callback.gasNeeded(params.callbackGas);
+        uint256 left = gasleft();
+        require(left >= needed, Requests_TooLittleGas(id, left, needed));
+        if (!Callback.tryCall(params.payer, params.callbackGas, data)) emit CallbackFailed(id);
+    }
+
+    function _checkOrder(Order calldata order) private view {
         require(order.fee != 0, Requests_FeeZero());
         require(order.maxTokens != 0, Requests_NoOutput());
-        uint32 topP = order.sampling.topP;
-        require(
-            topP != 0 && topP <= _TOP_P_ONE && order.sampling.stop == 0,
-            Requests_BadSampling(topP, order.sampling.stop)
-        );
+        uint32 topP = order.topP;
+        require(topP != 0 && topP <= _TOP_P_ONE, Requests_BadSampling(topP));
+        (uint64 exclusiveUntil, uint64 deadline) = (order.exclusiveUntil, order.deadline);
         uint256 latest = block.timestamp + _MAX_LIFE;
         require(
-            order.deadline > block.timestamp && order.deadline <= latest,
-            Requests_BadDeadline(order.deadline, uint64(latest))
+            exclusiveUntil >= block.timestamp + MIN_EXCLUSIVE && exclusiveUntil <= deadline
+                && deadline <= latest,
+            Requests_BadTimes(exclusiveUntil, deadline, uint64(latest))
+        );
+        require(
+            order.callbackGas <= MAX_CALLBACK_GAS,
+            Requests_CallbackTooCostly(order.callbackGas, MAX_CALLBACK_GAS)
         );
     }
 
-    /// @dev The digest covers all parameters and the id, so it stands for both in storage.
-    function _checkOpen(uint256 id, Params calldata params) private view returns (bytes32 digest) {
-        digest = _digest(id, params);
-        require(_open[id] == digest, Requests_NotOpen(id));
+    function _checkOpen(uint256 id, Params calldata params) private view {
+        require(_open[id] == RequestParams.hashCalldata(params), Requests_NotOpen(id));
     }
 
     /// @dev The domain is derived again after a fork of the chain changed its id.

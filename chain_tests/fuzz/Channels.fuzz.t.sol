@@ -5,6 +5,7 @@ import {IChannels} from "../../contracts/interfaces/IChannels.sol";
 import {IRequests} from "../../contracts/interfaces/IRequests.sol";
 import {ClaimRow} from "../../contracts/libraries/ClaimRow.sol";
 import {ReceiptsTree} from "../../contracts/libraries/ReceiptsTree.sol";
+import {RequestParams} from "../../contracts/libraries/RequestParams.sol";
 import {TypedData} from "../../contracts/libraries/TypedData.sol";
 import {ChannelId, ModelId} from "../../contracts/types/Ids.sol";
 import {Fixture} from "../Fixture.sol";
@@ -19,6 +20,8 @@ contract ChannelsFuzzTest is Fixture {
         uint96[3] cumulative;
         bool[3] forge;
         bool release;
+        bool goes;
+        uint8 forfeit;
     }
 
     function testFuzz_Claim_PaysTheDifference(uint96 deposit, uint96 first, uint96 second) public {
@@ -72,6 +75,9 @@ contract ChannelsFuzzTest is Fixture {
             vm.warp(block.timestamp + bound(steps[i].wait, 0, 3 * EPOCH));
             _claimStep(steps[i], deposits, expected);
             if (steps[i].release) _releaseStep(stake, expected);
+            if (steps[i].goes) _leaveStep(deposits, expected);
+            // Rarely, or a payee never keeps anything.
+            if (steps[i].forfeit < 32) _forfeitStep(expected);
             _assertEqual(expected);
         }
     }
@@ -127,10 +133,10 @@ contract ChannelsFuzzTest is Fixture {
         bytes32 sampling = keccak256(
             abi.encode(
                 TypedData.SAMPLING_TYPEHASH,
-                params.sampling.temperature,
-                params.sampling.topP,
-                params.sampling.topK,
-                params.sampling.stop
+                params.temperature,
+                params.topP,
+                params.topK,
+                bytes32(0)
             )
         );
         bytes memory head = abi.encode(
@@ -148,6 +154,18 @@ contract ChannelsFuzzTest is Fixture {
         vm.assertEq(
             TypedData.request(params, seed), keccak256(bytes.concat(head, tail)), "struct hash"
         );
+    }
+
+    function testFuzz_RequestParams_HashIsThatOfTheAbiEncoding(IRequests.Params memory params)
+        public
+        view
+    {
+        vm.assertEq(RequestParams.hash(params), keccak256(abi.encode(params)), "in memory");
+        vm.assertEq(this.hashOf(params), keccak256(abi.encode(params)), "in calldata");
+    }
+
+    function hashOf(IRequests.Params calldata params) external pure returns (bytes32) {
+        return RequestParams.hashCalldata(params);
     }
 
     /// @dev The tree is built here by RFC 9162's recursive definition.
@@ -228,12 +246,42 @@ contract ChannelsFuzzTest is Fixture {
         if (amount != 0) vm.assertEq(paid, amount, "paid");
     }
 
+    /// @dev The first payer takes out what is left, and puts half of it in again.
+    function _leaveStep(uint96[3] memory deposits, ReferenceChannels expected) private {
+        uint256 rest = expected.takeOut(_id(0));
+        if (rest == 0) return;
+        address key = vm.addr(1);
+        vm.prank(_who(0));
+        channels.exit(payee, key);
+        vm.warp(block.timestamp + EXIT_DELAY);
+        uint256 before = token.balanceOf(_who(0));
+        vm.prank(_who(0));
+        channels.withdraw(payee, key);
+        vm.assertEq(token.balanceOf(_who(0)) - before, rest, "what came back");
+
+        uint96 again = uint96(rest / 2);
+        if (again != 0) {
+            vm.prank(_who(0));
+            channels.open(payee, key, again);
+            expected.put(_id(0), again);
+        }
+        deposits[0] = uint96(expected.deposit(_id(0)));
+    }
+
+    function _forfeitStep(ReferenceChannels expected) private {
+        uint256 amount = expected.forfeit();
+        if (amount == 0) return;
+        vm.prank(arbiter);
+        vm.assertEq(channels.forfeit(payee), amount, "forfeited");
+    }
+
     function _assertEqual(ReferenceChannels expected) private view {
         IChannels.Account memory account = channels.accountOf(payee);
         uint256 epoch = block.timestamp / EPOCH;
         vm.assertEq(account.earned, expected.earned(), "earned");
         vm.assertEq(account.fee, expected.fee(), "fee");
         vm.assertEq(account.released, expected.released(), "released");
+        vm.assertEq(account.forfeited, expected.forfeited(), "forfeited");
         (uint96 maturing, uint96 mature) = channels.pendingOf(payee);
         vm.assertEq(maturing, expected.maturing(epoch), "maturing");
         vm.assertEq(mature, expected.mature(epoch), "mature");

@@ -17,6 +17,7 @@ contract ReferenceChannels {
     uint256 public earned;
     uint256 public fee;
     uint256 public released;
+    uint256 public forfeited;
     mapping(uint256 epoch => uint256) private _releasedIn;
     uint256 private immutable _FEE_BPS;
 
@@ -46,7 +47,7 @@ contract ReferenceChannels {
         _inflows.push(Inflow({epoch: epoch, net: sum - part}));
     }
 
-    function leave(bytes32 id) external returns (uint256 rest) {
+    function takeOut(bytes32 id) external returns (uint256 rest) {
         rest = deposit[id] - claimed[id];
         deposit[id] = claimed[id];
     }
@@ -59,7 +60,14 @@ contract ReferenceChannels {
     }
 
     function mature(uint256 epoch) public view returns (uint256) {
-        return earned - fee - released - maturing(epoch);
+        return earned - fee - released - forfeited - maturing(epoch);
+    }
+
+    /// @notice Takes all that was not paid, mature or not.
+    function forfeit() external returns (uint256 amount) {
+        amount = earned - fee - released - forfeited;
+        forfeited += amount;
+        delete _inflows;
     }
 
     /// @notice Pays at most half of the stake per epoch.

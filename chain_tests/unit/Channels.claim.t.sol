@@ -15,7 +15,7 @@ contract ChannelsClaimTest is Fixture {
         open(5e6);
     }
 
-    function test_Claim_GrowsClaimedAndSaysSo() public {
+    function test_GrowsClaimedAndSaysSo() public {
         bytes memory rows = row(payer, SIGNER_KEY, 1_000_001, 3, _ROOT);
 
         vm.expectEmit(address(channels));
@@ -23,8 +23,10 @@ contract ChannelsClaimTest is Fixture {
         vm.expectEmit(address(channels));
         emit IChannels.Accrued(payee, uint32(START / EPOCH), 1_000_001, 10_001, 1);
         vm.prank(stranger);
+        vm.recordLogs();
         uint96 earned = channels.claim(payee, rows);
 
+        vm.assertEq(vm.getRecordedLogs().length, 2, "no row is called bad");
         vm.assertEq(earned, 1_000_001, "earned");
         vm.assertEq(slot().claimed, 1_000_001, "claimed");
         vm.assertEq(slot().jobs, 3, "jobs");
@@ -37,7 +39,7 @@ contract ChannelsClaimTest is Fixture {
         vm.assertEq(token.balanceOf(address(channels)), 5e6, "no token moves");
     }
 
-    function test_Claim_PaysTheDifferenceAndKeepsEpochsApart() public {
+    function test_PaysTheDifferenceAndKeepsEpochsApart() public {
         claim(1e6);
         nextEpoch();
         claim(3e6);
@@ -59,7 +61,7 @@ contract ChannelsClaimTest is Fixture {
         vm.assertEq(mature, 2_970_000, "mature");
     }
 
-    function test_Claim_FeeIsRoundedOncePerCall() public {
+    function test_RoundsTheFeeUpOncePerCall() public {
         fund(stranger);
         vm.prank(stranger);
         channels.open(payee, signer, 100);
@@ -69,15 +71,36 @@ contract ChannelsClaimTest is Fixture {
         vm.assertEq(channels.accountOf(payee).fee, 1, "one unit over both rows");
     }
 
-    function test_Claim_WhenUnknownChannel_Skips() public {
+    function testFuzz_PaysTheDifference(uint96 deposit, uint96[3] memory totals) public {
+        deposit = uint96(bound(deposit, 1, RICH - 5e6));
+        vm.prank(payer);
+        channels.topUp(payee, signer, deposit);
+        uint96 claimed = 0;
+        uint256 fee = 0;
+        for (uint256 i = 0; i < totals.length; ++i) {
+            uint96 total = uint96(bound(totals[i], 0, 2 * uint256(deposit)));
+            bool lands = total > claimed && total <= deposit + 5e6;
+
+            uint96 earned = channels.claim(payee, row(total));
+
+            vm.assertEq(earned, lands ? total - claimed : 0, "earned");
+            fee += feeUp(earned);
+            if (lands) claimed = total;
+            vm.assertEq(slot().claimed, claimed, "claimed");
+        }
+        vm.assertEq(channels.accountOf(payee).earned, claimed, "all that was earned");
+        vm.assertEq(channels.accountOf(payee).fee, fee, "fee");
+    }
+
+    function test_SkipsAnUnknownChannel() public {
         _assertSkipped(row(stranger, SIGNER_KEY, 1, 1, _ROOT));
     }
 
-    function test_Claim_WhenOtherKey_Skips() public {
+    function test_SkipsAnotherKey() public {
         _assertSkipped(row(payer, _OTHER_KEY, 1, 1, _ROOT));
     }
 
-    function test_Claim_WhenAnyPartChanged_Skips() public {
+    function test_SkipsAnyPartChanged() public {
         // One bit in each field: payer, cumulative, jobs, receiptsRoot, r, vs.
         uint8[6] memory places = [0, 31, 35, 40, 70, 131];
         for (uint256 i = 0; i < places.length; ++i) {
@@ -87,13 +110,13 @@ contract ChannelsClaimTest is Fixture {
         }
     }
 
-    function test_Claim_WhenSignatureMalformed_Skips() public {
+    function test_SkipsAMalformedSignature() public {
         bytes memory zero =
             abi.encodePacked(payer, uint96(1), uint32(1), _ROOT, bytes32(0), bytes32(0));
         _assertSkipped(zero);
     }
 
-    function test_Claim_WhenHighS_Skips() public {
+    function test_SkipsAHighS() public {
         bytes memory rows = row(1e6);
         (bytes32 r, bytes32 vs) = (_word(rows, 68), _word(rows, 100));
         uint256 s = uint256(vs) & (type(uint256).max >> 1);
@@ -105,7 +128,7 @@ contract ChannelsClaimTest is Fixture {
         );
     }
 
-    function test_Claim_WhenOtherPayee_Skips() public {
+    function test_SkipsAVoucherOfAnotherPayee() public {
         bytes memory rows = row(1e6);
         vm.prank(payer);
         channels.open(stranger, signer, 5e6);
@@ -117,18 +140,18 @@ contract ChannelsClaimTest is Fixture {
         vm.assertEq(earned, 0, "a voucher names its payee");
     }
 
-    function test_Claim_WhenStale_Skips() public {
+    function test_SkipsAStaleVoucher() public {
         claim(2e6);
 
         _assertSkipped(row(2e6));
         _assertSkipped(row(1e6));
     }
 
-    function test_Claim_WhenAboveDeposit_Skips() public {
+    function test_SkipsAVoucherAboveTheDeposit() public {
         _assertSkipped(row(5e6 + 1));
     }
 
-    function test_Claim_WhenSomeBad_OthersLand() public {
+    function test_LetsTheOthersLand() public {
         bytes memory rows =
             bytes.concat(row(5e6 + 1), row(1e6), row(payer, _OTHER_KEY, 2, 1, _ROOT), row(2e6));
 
@@ -140,14 +163,24 @@ contract ChannelsClaimTest is Fixture {
         vm.assertEq(channels.accountOf(payee).rows, 2, "rows");
     }
 
-    function test_Claim_WhenTwoRowsOfOneChannel_CountsTheHigherOnce() public {
+    function test_CountsTheHigherOnce() public {
         channels.claim(payee, bytes.concat(row(2e6), row(1e6)));
 
         vm.assertEq(slot().claimed, 2e6, "claimed");
         vm.assertEq(channels.accountOf(payee).earned, 2e6, "earned");
     }
 
-    function test_Claim_GivenExiting_StillCounts() public {
+    function test_SkipsAllOnceWithdrawn() public {
+        vm.prank(payer);
+        channels.exit(payee, signer);
+        vm.warp(START + EXIT_DELAY);
+        vm.prank(payer);
+        channels.withdraw(payee, signer);
+
+        _assertSkipped(row(1e6));
+    }
+
+    function test_CountsDuringAnExit() public {
         vm.prank(payer);
         channels.exit(payee, signer);
         vm.warp(START + EXIT_DELAY + 1);
@@ -158,7 +191,7 @@ contract ChannelsClaimTest is Fixture {
         vm.assertEq(slot().exitAt, START + EXIT_DELAY, "exitAt does not move");
     }
 
-    function test_Claim_256Rows() public {
+    function test_Takes256Rows() public {
         bytes memory rows = "";
         bytes memory bad = row(5e6 + 1);
         for (uint256 i = 0; i < 255; ++i) {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity ^0.8.27;
 
+import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
+
 import {IChannels} from "../../contracts/interfaces/IChannels.sol";
 import {Fixture} from "../Fixture.sol";
 
@@ -16,7 +18,7 @@ contract ChannelsCloseTest is Fixture {
         _exit();
     }
 
-    function test_Close_PaysAtOnceAndSaysSo() public {
+    function test_PaysAtOnceAndSaysSo() public {
         (bytes32 r, bytes32 vs) = consent(NODE_KEY, 2e6, _DUE);
 
         vm.expectEmit(address(channels));
@@ -27,6 +29,27 @@ contract ChannelsCloseTest is Fixture {
         vm.assertEq(token.balanceOf(payer), RICH - 2e6, "payer's balance");
         vm.assertEq(slot().deposit, 2e6, "deposit");
         vm.assertEq(slot().claimed, 2e6, "claimed");
+        vm.assertEq(slot().exitAt, 0, "exitAt");
+    }
+
+    function testFuzz_SplitsTheDepositExactly(uint96 paid) public {
+        paid = uint96(bound(paid, 2e6, 5e6));
+        if (paid != 2e6) claim(paid);
+        (bytes32 r, bytes32 vs) = consent(NODE_KEY, paid, _DUE);
+
+        channels.close(payer, payee, signer, r, vs);
+
+        vm.assertEq(token.balanceOf(payer), RICH - paid, "payer");
+        vm.assertEq(token.balanceOf(address(channels)), paid, "contract");
+        vm.assertEq(slot().deposit, paid, "deposit");
+    }
+
+    function test_TakesTheConsentOfAnyValidKey() public {
+        addKey(payee, 0xD00D);
+        (bytes32 r, bytes32 vs) = consent(NODE_KEY, 2e6, _DUE);
+
+        channels.close(payer, payee, signer, r, vs);
+
         vm.assertEq(slot().exitAt, 0, "exitAt");
     }
 
@@ -54,6 +77,13 @@ contract ChannelsCloseTest is Fixture {
         channels.close(payer, payee, signer, r, vs);
     }
 
+    function test_RevertWhen_NoNodesKey() public {
+        (bytes32 r, bytes32 vs) = consent(SIGNER_KEY, 2e6, _DUE);
+
+        _expectBadClose(2e6, _DUE, signer);
+        channels.close(payer, payee, signer, r, vs);
+    }
+
     function test_RevertWhen_SignatureMalformed() public {
         _expectBadClose(2e6, _DUE, address(0));
         channels.close(payer, payee, signer, 0, 0);
@@ -63,7 +93,7 @@ contract ChannelsCloseTest is Fixture {
         (bytes32 r, bytes32 vs) = consent(NODE_KEY, 2e6, _DUE);
         claim(3e6);
 
-        vm.expectRevert();
+        _expectBadClose(3e6, _DUE, _recovered(r, vs, 3e6, _DUE));
         channels.close(payer, payee, signer, r, vs);
         vm.assertEq(slot().exitAt, _DUE, "the exit goes on");
     }
@@ -75,7 +105,7 @@ contract ChannelsCloseTest is Fixture {
         open(1e6);
         _exit();
 
-        vm.expectRevert();
+        _expectBadClose(2e6, _DUE + 1, _recovered(r, vs, 2e6, _DUE + 1));
         channels.close(payer, payee, signer, r, vs);
         vm.assertEq(slot().deposit, 3e6, "the deposit stays");
     }
@@ -83,6 +113,16 @@ contract ChannelsCloseTest is Fixture {
     function _exit() private {
         vm.prank(payer);
         channels.exit(payee, signer);
+    }
+
+    /// @dev Whom a consent over one state names when it is read as one over another.
+    function _recovered(bytes32 r, bytes32 vs, uint96 claimed, uint32 exitAt)
+        private
+        view
+        returns (address who)
+    {
+        bytes32 hash = channels.closeDigest(payer, payee, signer, claimed, exitAt);
+        (who,,) = ECDSA.tryRecover(hash, r, vs);
     }
 
     function _expectBadClose(uint96 claimed, uint32 exitAt, address recovered) private {

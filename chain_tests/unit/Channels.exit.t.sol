@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity ^0.8.27;
 
+import {SafeCast} from "@openzeppelin/contracts/utils/math/SafeCast.sol";
+
 import {IChannels} from "../../contracts/interfaces/IChannels.sol";
 import {Fixture} from "../Fixture.sol";
 
@@ -12,13 +14,25 @@ contract ChannelsExitTest is Fixture {
         open(5e6);
     }
 
-    function test_Exit_KeepsTheTimeAndSaysSo() public {
+    function test_KeepsTheTimeAndSaysSo() public {
         vm.expectEmit(address(channels));
         emit IChannels.ExitStarted(idOf(payer, signer), payer, _DUE);
         _exit(payer);
 
         vm.assertEq(slot().exitAt, _DUE, "exitAt");
         vm.assertEq(slot().deposit, 5e6, "deposit");
+        vm.assertEq(token.balanceOf(address(channels)), 5e6, "no token moves");
+    }
+
+    function testFuzz_KeepsTheTime(uint32 time, uint96 paid) public {
+        time = uint32(bound(time, START, type(uint32).max - EXIT_DELAY));
+        paid = uint96(bound(paid, 0, 5e6 - 1));
+        if (paid != 0) claim(paid);
+        vm.warp(time);
+
+        _exit(payer);
+
+        vm.assertEq(slot().exitAt, time + EXIT_DELAY, "exitAt");
     }
 
     function test_RevertGiven_UnknownChannel() public {
@@ -43,73 +57,20 @@ contract ChannelsExitTest is Fixture {
         _exit(payer);
     }
 
-    function test_Withdraw_PaysWhatIsLeftAndSaysSo() public {
-        claim(2e6);
-        _exit(payer);
-        vm.warp(_DUE);
-
-        vm.expectEmit(address(channels));
-        emit IChannels.ChannelWithdrawn(idOf(payer, signer), payer, 3e6);
-        _withdraw(payer);
-
-        vm.assertEq(token.balanceOf(payer), RICH - 2e6, "payer's balance");
-        vm.assertEq(slot().deposit, 2e6, "deposit");
-        vm.assertEq(slot().claimed, 2e6, "claimed");
-        vm.assertEq(slot().exitAt, 0, "exitAt");
-    }
-
-    function test_Withdraw_GivenAllClaimedMeanwhile_EndsTheExit() public {
-        _exit(payer);
-        claim(5e6);
-        vm.warp(_DUE);
-
-        _withdraw(payer);
-
-        vm.assertEq(token.balanceOf(payer), RICH - 5e6, "payer's balance");
-        vm.assertEq(slot().exitAt, 0, "exitAt");
-    }
-
-    function test_Withdraw_RevertGiven_NotExiting() public {
-        vm.expectRevert(err(IChannels.Channels_NotExiting.selector, idOf(payer, signer)));
-        _withdraw(payer);
-    }
-
-    function test_Withdraw_RevertGiven_NotDue() public {
-        _exit(payer);
-        vm.warp(_DUE - 1);
+    function test_RevertWhen_TimeHasNo32Bits() public {
+        uint256 late = uint256(type(uint32).max) - EXIT_DELAY + 1;
+        vm.warp(late);
 
         vm.expectRevert(
             abi.encodeWithSelector(
-                IChannels.Channels_ExitNotDue.selector, idOf(payer, signer), _DUE
+                SafeCast.SafeCastOverflowedUintDowncast.selector, 32, late + EXIT_DELAY
             )
         );
-        _withdraw(payer);
-    }
-
-    function test_Withdraw_RevertWhen_CallerNotPayer() public {
         _exit(payer);
-        vm.warp(_DUE);
-
-        vm.expectRevert(err(IChannels.Channels_NotExiting.selector, idOf(stranger, signer)));
-        _withdraw(stranger);
-    }
-
-    function test_Withdraw_RevertGiven_Withdrawn() public {
-        _exit(payer);
-        vm.warp(_DUE);
-        _withdraw(payer);
-
-        vm.expectRevert(err(IChannels.Channels_NotExiting.selector, idOf(payer, signer)));
-        _withdraw(payer);
     }
 
     function _exit(address from) private {
         vm.prank(from);
         channels.exit(payee, signer);
-    }
-
-    function _withdraw(address from) private {
-        vm.prank(from);
-        channels.withdraw(payee, signer);
     }
 }

@@ -10,7 +10,7 @@ contract ChannelsReleaseTest is Fixture {
         open(500e6);
     }
 
-    function test_Release_PaysWhatIsMatureAndSaysSo() public {
+    function test_PaysWhatIsMatureAndSaysSo() public {
         join(payee, NODE_KEY, MIN_STAKE);
         claim(10e6);
         nextEpoch();
@@ -25,12 +25,34 @@ contract ChannelsReleaseTest is Fixture {
 
         vm.assertEq(amount, 9_900_000, "amount");
         vm.assertEq(token.balanceOf(payee) - before, 9_900_000, "payee's balance");
+        vm.assertEq(token.balanceOf(stranger), 0, "the caller's balance");
         (uint96 maturing, uint96 mature) = channels.pendingOf(payee);
         vm.assertEq(maturing, 990_000, "maturing");
         vm.assertEq(mature, 0, "mature");
+        IChannels.Account memory account = channels.accountOf(payee);
+        vm.assertEq(account.released, 9_900_000, "released");
+        vm.assertEq(account.releasedNow, 9_900_000, "releasedNow");
+        vm.assertEq(account.releaseEpoch, channels.epochNow(), "releaseEpoch");
     }
 
-    function test_Release_GivenLittleStake_PaysHalfOfItPerEpoch() public {
+    function testFuzz_PaysWhatIsMatureUpToHalfOfTheStake(uint96 stake, uint96 earned) public {
+        stake = uint96(bound(stake, 2, RICH));
+        earned = uint96(bound(earned, 1, 500e6));
+        join(payee, NODE_KEY, stake);
+        claim(earned);
+        _mature();
+        uint96 net = earned - feeUp(earned);
+        uint96 paid = net < stake / 2 ? net : stake / 2;
+        if (net == 0) return;
+
+        vm.assertEq(channels.release(payee), paid, "amount");
+
+        vm.assertEq(token.balanceOf(payee), RICH - stake + paid, "payee's balance");
+        _expectNothing(net - paid, stake / 2 - paid);
+        channels.release(payee);
+    }
+
+    function test_PaysHalfOfTheStakePerEpoch() public {
         join(payee, NODE_KEY, MIN_STAKE);
         claim(40e6);
         _mature();
@@ -45,7 +67,7 @@ contract ChannelsReleaseTest is Fixture {
         vm.assertEq(channels.release(payee), MIN_STAKE / 2, "half of the stake in the next epoch");
     }
 
-    function test_Release_GivenTwoPartsInOneEpoch_SharesTheAllowance() public {
+    function test_SharesTheAllowanceOfAnEpoch() public {
         join(payee, NODE_KEY, MIN_STAKE);
         claim(40e6);
         nextEpoch();
@@ -60,12 +82,43 @@ contract ChannelsReleaseTest is Fixture {
         channels.release(payee);
     }
 
+    function test_AllowsNothingMoreWhenTheStakeFell() public {
+        join(payee, NODE_KEY, MIN_STAKE);
+        claim(100e6);
+        _mature();
+        channels.release(payee);
+        vm.prank(payee);
+        nodes.unbond(MIN_STAKE / 2);
+
+        _expectNothing(49e6, 0);
+        channels.release(payee);
+        nextEpoch();
+        vm.assertEq(channels.release(payee), MIN_STAKE / 4, "half of what is left");
+    }
+
+    function test_PaysOnceTheJailIsOver() public {
+        join(payee, NODE_KEY, MIN_STAKE);
+        claim(10e6);
+        _mature();
+        uint64 until = uint64(block.timestamp + 1);
+        vm.prank(arbiter);
+        nodes.jail(payee, until);
+        vm.warp(until);
+
+        vm.assertEq(channels.release(payee), 9_900_000, "amount");
+    }
+
     function test_RevertGiven_NothingMature() public {
         join(payee, NODE_KEY, MIN_STAKE);
         claim(10e6);
         nextEpoch();
 
         _expectNothing(0, MIN_STAKE / 2);
+        channels.release(payee);
+    }
+
+    function test_RevertGiven_NothingEarned() public {
+        _expectNothing(0, 0);
         channels.release(payee);
     }
 
@@ -101,68 +154,6 @@ contract ChannelsReleaseTest is Fixture {
             abi.encodeWithSelector(IChannels.Channels_PayeeJailed.selector, payee, until)
         );
         channels.release(payee);
-        vm.warp(until);
-        vm.assertEq(channels.release(payee), 9_900_000, "once the jail is over");
-    }
-
-    function test_Burn_SendsTheFeesAndSaysSo() public {
-        claim(10e6);
-        claim(20e6);
-
-        vm.expectEmit(address(channels));
-        emit IChannels.FeeBurned(payee, 200_000, 200_000);
-        channels.burn(payee);
-
-        vm.assertEq(token.balanceOf(BURN), 200_000, "burned");
-        vm.expectRevert(abi.encodeWithSelector(IChannels.Channels_NothingToBurn.selector, payee));
-        channels.burn(payee);
-    }
-
-    function test_Forfeit_TakesAllThatWasNotPaid() public {
-        join(payee, NODE_KEY, MIN_STAKE);
-        claim(20e6);
-        _mature();
-        claim(100e6);
-        channels.release(payee);
-        nextEpoch();
-        claim(110e6);
-
-        vm.expectEmit(address(channels));
-        emit IChannels.Forfeited(payee, 89_100_000, 89_100_000);
-        vm.prank(arbiter);
-        channels.forfeit(payee);
-
-        vm.assertEq(token.balanceOf(arbiter), 89_100_000, "arbiter's balance");
-        (uint96 maturing, uint96 mature) = channels.pendingOf(payee);
-        vm.assertEq(maturing + mature, 0, "pending");
-        vm.assertEq(slot().claimed, 110e6, "claimed stays");
-        claim(120e6);
-        (maturing,) = channels.pendingOf(payee);
-        vm.assertEq(maturing, 9_900_000, "later work counts again");
-    }
-
-    function test_Forfeit_RevertWhen_CallerNotArbiter() public {
-        claim(10e6);
-
-        vm.expectRevert(
-            abi.encodeWithSelector(IChannels.Channels_CallerNotArbiter.selector, stranger)
-        );
-        vm.prank(stranger);
-        channels.forfeit(payee);
-    }
-
-    function test_Forfeit_RevertGiven_NothingPending() public {
-        vm.expectRevert(abi.encodeWithSelector(IChannels.Channels_NothingPending.selector, payee));
-        vm.prank(arbiter);
-        channels.forfeit(payee);
-    }
-
-    function test_Credit_RevertWhen_CallerNotRequests() public {
-        vm.expectRevert(
-            abi.encodeWithSelector(IChannels.Channels_CallerNotRequests.selector, stranger)
-        );
-        vm.prank(stranger);
-        channels.credit(payee, 1);
     }
 
     function _mature() private {

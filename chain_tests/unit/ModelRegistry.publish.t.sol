@@ -10,7 +10,7 @@ contract ModelRegistryPublishTest is Fixture {
     bytes32 private constant _P1 = keccak256("profile 1");
     bytes32 private constant _P2 = keccak256("profile 2");
 
-    function test_Publish_KeepsTheModelAndSaysSo() public {
+    function test_KeepsTheModelAndSaysSo() public {
         vm.expectEmit(address(models));
         emit IModelRegistry.ModelPublished(_MODEL, payee, 30, _two(), "http://m");
         _publish(payee, 30, _two(), "http://m");
@@ -23,10 +23,31 @@ contract ModelRegistryPublishTest is Fixture {
         vm.assertEq(model.uri, "http://m", "uri");
         vm.assertTrue(models.hasProfile(_MODEL, _P2), "profile");
         vm.assertFalse(models.hasProfile(_MODEL, 0), "no such profile");
-        vm.assertEq(models.modelCount(), 1, "count");
-        vm.assertEq(models.models(0, 5).length, 1, "page");
-        vm.assertEq(models.models(1, 5).length, 0, "past the end");
-        vm.assertEq(ModelId.unwrap(models.models(0, 1)[0]), ModelId.unwrap(_MODEL), "listed");
+    }
+
+    function test_ListsTheModels() public {
+        _publish(payee, 30, _two(), "");
+        ModelId other = ModelId.wrap(keccak256("other"));
+        models.publish(other, 1, _two(), "");
+
+        vm.assertEq(models.modelCount(), 2, "count");
+        vm.assertEq(models.models(0, 5).length, 2, "page");
+        vm.assertEq(models.models(0, 1).length, 1, "short page");
+        vm.assertEq(models.models(2, 5).length, 0, "past the end");
+        vm.assertEq(ModelId.unwrap(models.models(0, 1)[0]), ModelId.unwrap(_MODEL), "first");
+        vm.assertEq(ModelId.unwrap(models.models(1, 9)[0]), ModelId.unwrap(other), "second");
+    }
+
+    function test_TakesTheMostOfAll() public {
+        bytes32[] memory profiles = new bytes32[](16);
+        for (uint256 i = 0; i < 16; ++i) {
+            profiles[i] = bytes32(i + 1);
+        }
+
+        _publish(payee, type(uint16).max, profiles, string(new bytes(512)));
+
+        vm.assertEq(models.modelOf(_MODEL).profiles.length, 16, "profiles");
+        vm.assertTrue(models.hasProfile(_MODEL, bytes32(uint256(16))), "the last");
     }
 
     function test_RevertGiven_AlreadyPublished() public {
@@ -84,72 +105,11 @@ contract ModelRegistryPublishTest is Fixture {
         _publish(payee, 1, _two(), string(new bytes(513)));
     }
 
-    function test_AddCalibration_AppendsAndSaysSo() public {
-        _publish(payee, 30, _two(), "");
-
-        vm.expectEmit(address(models));
-        emit IModelRegistry.CalibrationAdded(_MODEL, _P1, 0, keccak256("a"));
-        _calibrate(payee, _P1, keccak256("a"));
-        vm.expectEmit(address(models));
-        emit IModelRegistry.CalibrationAdded(_MODEL, _P1, 1, keccak256("b"));
-        _calibrate(payee, _P1, keccak256("b"));
-
-        bytes32[] memory kept = models.calibrationsOf(_MODEL, _P1);
-        vm.assertEq(kept.length, 2, "length");
-        vm.assertEq(kept[0], keccak256("a"), "first");
-        vm.assertEq(models.calibrationsOf(_MODEL, _P2).length, 0, "the other profile");
-    }
-
-    function test_AddCalibration_RevertGiven_UnknownModel() public {
-        vm.expectRevert(
-            abi.encodeWithSelector(IModelRegistry.ModelRegistry_UnknownModel.selector, _MODEL)
-        );
-        _calibrate(payee, _P1, keccak256("a"));
-    }
-
-    function test_AddCalibration_RevertWhen_CallerNotPublisher() public {
-        _publish(payee, 30, _two(), "");
-
-        vm.expectRevert(
-            abi.encodeWithSelector(
-                IModelRegistry.ModelRegistry_CallerNotPublisher.selector, stranger, payee
-            )
-        );
-        _calibrate(stranger, _P1, keccak256("a"));
-    }
-
-    function test_AddCalibration_RevertGiven_UnknownProfile() public {
-        _publish(payee, 30, _two(), "");
-
-        vm.expectRevert(
-            abi.encodeWithSelector(
-                IModelRegistry.ModelRegistry_UnknownProfile.selector, _MODEL, keccak256("none")
-            )
-        );
-        _calibrate(payee, keccak256("none"), keccak256("a"));
-    }
-
-    function test_AddCalibration_RevertWhen_Zero() public {
-        _publish(payee, 30, _two(), "");
-
-        vm.expectRevert(
-            abi.encodeWithSelector(
-                IModelRegistry.ModelRegistry_CalibrationZero.selector, _MODEL, _P1
-            )
-        );
-        _calibrate(payee, _P1, 0);
-    }
-
     function _publish(address from, uint16 blocks, bytes32[] memory profiles, string memory uri)
         private
     {
         vm.prank(from);
         models.publish(_MODEL, blocks, profiles, uri);
-    }
-
-    function _calibrate(address from, bytes32 profile, bytes32 calibration) private {
-        vm.prank(from);
-        models.addCalibration(_MODEL, profile, calibration);
     }
 
     function _two() private pure returns (bytes32[] memory profiles) {

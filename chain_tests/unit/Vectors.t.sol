@@ -6,8 +6,9 @@ import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
 import {IRequests} from "../../contracts/interfaces/IRequests.sol";
 import {ClaimRow} from "../../contracts/libraries/ClaimRow.sol";
 import {ReceiptsTree} from "../../contracts/libraries/ReceiptsTree.sol";
+import {RequestParams} from "../../contracts/libraries/RequestParams.sol";
 import {TypedData} from "../../contracts/libraries/TypedData.sol";
-import {ModelId} from "../../contracts/types/Ids.sol";
+import {ChannelId, ModelId} from "../../contracts/types/Ids.sol";
 import {Fixture} from "../Fixture.sol";
 
 /// @notice Holds Solidity to the vectors that Python is held to.
@@ -19,13 +20,13 @@ contract VectorsTest is Fixture {
         uint256 count = _count(".channels");
         vm.assertTrue(count != 0, "cases");
         for (uint256 i = 0; i < count; ++i) {
-            string memory at = _at(".channels", i);
+            string memory place = _at(".channels", i);
             vm.assertEq(
                 ClaimRow.channel(
-                    _address(at, ".payer"), _address(at, ".payee"), _address(at, ".signer")
+                    _address(place, ".payer"), _address(place, ".payee"), _address(place, ".signer")
                 ),
-                _word(at, ".id"),
-                at
+                _word(place, ".id"),
+                place
             );
         }
     }
@@ -46,21 +47,23 @@ contract VectorsTest is Fixture {
     }
 
     function checkRow(bytes calldata rows, uint256 index, bytes32 separator) external view {
-        string memory at = _at(".rows", index);
+        string memory place = _at(".rows", index);
         (address from, uint96 cumulative, uint32 jobs, bytes32 root, bytes32 r, bytes32 vs) =
             ClaimRow.read(rows, index);
-        vm.assertEq(from, _address(at, ".payer"), "payer");
-        vm.assertEq(cumulative, _uint(at, ".cumulative"), "cumulative");
-        vm.assertEq(jobs, _uint(at, ".jobs"), "jobs");
-        vm.assertEq(root, _word(at, ".receiptsRoot"), "root");
+        vm.assertEq(from, _address(place, ".payer"), "payer");
+        vm.assertEq(cumulative, _uint(place, ".cumulative"), "cumulative");
+        vm.assertEq(jobs, _uint(place, ".jobs"), "jobs");
+        vm.assertEq(root, _word(place, ".receiptsRoot"), "root");
 
-        address to = _address(at, ".payee");
+        address to = _address(place, ".payee");
         bytes32 hash = ClaimRow.digest(separator, from, to, cumulative, jobs, root);
-        vm.assertEq(hash, _word(at, ".digest"), "digest");
+        vm.assertEq(hash, _word(place, ".digest"), "digest");
         vm.assertEq(
-            TypedData.voucher(from, to, cumulative, jobs, root), _word(at, ".structHash"), "struct"
+            TypedData.voucher(from, to, cumulative, jobs, root),
+            _word(place, ".structHash"),
+            "struct"
         );
-        vm.assertEq(ECDSA.recover(hash, r, vs), _address(at, ".signer"), "signer");
+        vm.assertEq(ECDSA.recover(hash, r, vs), _address(place, ".signer"), "signer");
     }
 
     function test_Eip712_CloseAndServiceKeyAreTheSame() public {
@@ -68,39 +71,46 @@ contract VectorsTest is Fixture {
         bytes32 separator = TypedData.domain(_address(".domain", ".verifyingContract"));
         vm.assertEq(separator, _word(".domain", ".separator"), "separator");
 
-        string memory at = ".messages.Close.value";
+        string memory place = ".messages.Close.value";
         bytes32 close = TypedData.close(
-            _address(at, ".payer"),
-            _address(at, ".payee"),
-            _address(at, ".signer"),
-            uint96(_uint(at, ".claimed")),
-            uint32(_uint(at, ".exitAt"))
+            _address(place, ".payer"),
+            _address(place, ".payee"),
+            _address(place, ".signer"),
+            uint96(_uint(place, ".claimed")),
+            uint32(_uint(place, ".exitAt"))
         );
         vm.assertEq(close, _word(".messages.Close", ".structHash"), "Close");
         vm.assertEq(
             TypedData.digest(separator, close), _word(".messages.Close", ".digest"), "its digest"
         );
 
-        at = ".messages.ServiceKey";
-        bytes32 key = TypedData.serviceKey(_address(at, ".value.owner"), _address(at, ".value.key"));
-        vm.assertEq(key, _word(at, ".structHash"), "ServiceKey");
-        vm.assertEq(TypedData.digest(separator, key), _word(at, ".digest"), "its digest");
+        place = ".messages.ServiceKey";
+        bytes32 key =
+            TypedData.serviceKey(_address(place, ".value.owner"), _address(place, ".value.key"));
+        vm.assertEq(key, _word(place, ".structHash"), "ServiceKey");
+        vm.assertEq(TypedData.digest(separator, key), _word(place, ".digest"), "its digest");
     }
 
     function test_Requests_DigestIsTheSame() public {
         _json = vm.readFile("chain_tests/vectors/requests.json");
-        uint256 id = _uint("", ".id");
+        _checkRequest("");
+        _checkRequest(".commitment");
+    }
+
+    function _checkRequest(string memory place) private view {
+        uint256 id = _uint(place, ".id");
         bytes32 seed = keccak256(abi.encode(block.chainid, _address("", ".requests"), id));
-        vm.assertEq(seed, _word("", ".seed"), "seed");
-        IRequests.Params memory params = _params();
-        bytes32 prompt =
-            keccak256(abi.encodePacked(requests.PUBLIC_PROMPT_SALT(), _bytes("", ".promptIds")));
-        vm.assertEq(params.prompt, prompt, "prompt");
+        vm.assertEq(seed, _word(place, ".seed"), "seed");
+        IRequests.Params memory params = _params(string.concat(place, ".params"));
+        bytes memory prompt =
+            abi.encodePacked(_word(place, ".promptSalt"), _bytes(place, ".promptIds"));
+        vm.assertEq(params.prompt, keccak256(prompt), "prompt");
+        vm.assertEq(RequestParams.hash(params), _word(place, ".paramsHash"), "what storage keeps");
 
         bytes32 structHash = TypedData.request(params, seed);
-        vm.assertEq(structHash, _word("", ".structHash"), "struct");
+        vm.assertEq(structHash, _word(place, ".structHash"), "struct");
         bytes32 separator = TypedData.domain(_address(".domain", ".verifyingContract"));
-        vm.assertEq(TypedData.digest(separator, structHash), _word("", ".digest"), "digest");
+        vm.assertEq(TypedData.digest(separator, structHash), _word(place, ".digest"), "digest");
         vm.assertEq(
             requests.digestOf(id, params),
             digest(TypedData.request(params, requests.seedOf(id))),
@@ -108,34 +118,54 @@ contract VectorsTest is Fixture {
         );
     }
 
+    function test_PublicPromptSaltIsTheSame() public {
+        _json = vm.readFile("chain_tests/vectors/requests.json");
+        vm.assertEq(requests.PUBLIC_PROMPT_SALT(), _word("", ".promptSalt"), "salt");
+    }
+
+    function test_Ids_AuthorizationNoncesAreTheSame() public {
+        _json = vm.readFile("chain_tests/vectors/ids.json");
+        uint256 count = _count(".authorizations");
+        vm.assertTrue(count != 0, "cases");
+        for (uint256 i = 0; i < count; ++i) {
+            string memory place = _at(".authorizations", i);
+            ChannelId id = ChannelId.wrap(_word(place, ".channel"));
+            vm.assertEq(
+                channels.authorizationNonce(id, _word(place, ".salt")),
+                _word(place, ".nonce"),
+                place
+            );
+        }
+    }
+
     function test_Receipts_LeavesAndInclusionAreTheSame() public {
         _json = vm.readFile("chain_tests/vectors/receipts.json");
         uint256 leaves = _count(".leaves");
         bytes32[] memory hashes = new bytes32[](leaves);
         for (uint256 i = 0; i < leaves; ++i) {
-            string memory at = _at(".leaves", i);
+            string memory place = _at(".leaves", i);
             hashes[i] = ReceiptsTree.leaf(
-                uint8(_uint(at, ".kind")),
-                _word(at, ".hash"),
-                uint96(_uint(at, ".hopAmount")),
-                uint32(_uint(at, ".windowsPaid"))
+                uint8(_uint(place, ".kind")),
+                _word(place, ".hash"),
+                uint96(_uint(place, ".hopAmount")),
+                uint32(_uint(place, ".windowsPaid"))
             );
-            vm.assertEq(hashes[i], ReceiptsTree.leafHash(_bytes(at, ".data")), at);
+            vm.assertEq(hashes[i], ReceiptsTree.leafHash(_bytes(place, ".data")), place);
         }
         bytes32[] memory roots = vm.parseJsonBytes32Array(_json, ".roots");
         uint256 proofs = _count(".inclusion");
         vm.assertTrue(proofs != 0, "cases");
         for (uint256 i = 0; i < proofs; ++i) {
-            string memory at = _at(".inclusion", i);
-            uint256 index = _uint(at, ".index");
-            uint256 size = _uint(at, ".size");
-            bytes32[] memory proof = vm.parseJsonBytes32Array(_json, string.concat(at, ".proof"));
-            vm.assertTrue(this.contains(roots[size], size, index, hashes[index], proof), at);
-            vm.assertFalse(this.contains(roots[size], size, index, keccak256("x"), proof), at);
-            vm.assertFalse(this.contains(roots[size], size, size, hashes[index], proof), at);
+            string memory place = _at(".inclusion", i);
+            uint256 index = _uint(place, ".index");
+            uint256 size = _uint(place, ".size");
+            bytes32[] memory proof = vm.parseJsonBytes32Array(_json, string.concat(place, ".proof"));
+            vm.assertTrue(this.contains(roots[size], size, index, hashes[index], proof), place);
+            vm.assertFalse(this.contains(roots[size], size, index, keccak256("x"), proof), place);
+            vm.assertFalse(this.contains(roots[size], size, size, hashes[index], proof), place);
             if (size > 1) {
                 proof[0] ^= bytes32(uint256(1));
-                vm.assertFalse(this.contains(roots[size], size, index, hashes[index], proof), at);
+                vm.assertFalse(this.contains(roots[size], size, index, hashes[index], proof), place);
             }
         }
     }
@@ -150,28 +180,24 @@ contract VectorsTest is Fixture {
         return ReceiptsTree.contains(root, size, index, hash, proof);
     }
 
-    function _params() private view returns (IRequests.Params memory) {
-        string memory at = ".value";
+    function _params(string memory place) private view returns (IRequests.Params memory) {
         return IRequests.Params({
-            payer: _address(at, ".payer"),
-            gateway: _address(at, ".gateway"),
-            model: ModelId.wrap(_word(at, ".model")),
-            profile: _word(at, ".profiles[0]"),
-            prompt: _word(at, ".prompt"),
-            sampling: IRequests.Sampling({
-                temperature: uint32(_uint(at, ".sampling.temperature")),
-                topP: uint32(_uint(at, ".sampling.topP")),
-                topK: uint32(_uint(at, ".sampling.topK")),
-                stop: _word(at, ".sampling.stop")
-            }),
-            inputTokens: uint32(_uint(at, ".inputTokens")),
-            maxTokens: uint32(_uint(at, ".maxTokens")),
-            fee: uint96(_uint(at, ".maxPrice")),
-            deadline: uint64(_uint(at, ".deadline"))
+            payer: _address(place, ".payer"),
+            gateway: _address(place, ".gateway"),
+            model: ModelId.wrap(_word(place, ".model")),
+            profile: _word(place, ".profile"),
+            prompt: _word(place, ".prompt"),
+            temperature: uint32(_uint(place, ".temperature")),
+            topP: uint32(_uint(place, ".topP")),
+            topK: uint32(_uint(place, ".topK")),
+            inputTokens: uint32(_uint(place, ".inputTokens")),
+            maxTokens: uint32(_uint(place, ".maxTokens")),
+            fee: uint96(_uint(place, ".fee")),
+            exclusiveUntil: uint64(_uint(place, ".exclusiveUntil")),
+            deadline: uint64(_uint(place, ".deadline")),
+            callbackGas: uint32(_uint(place, ".callbackGas"))
         });
     }
-
-    // ---- reading the file
 
     function _count(string memory list) private view returns (uint256 count) {
         while (vm.keyExistsJson(_json, _at(list, count))) ++count;
@@ -181,19 +207,19 @@ contract VectorsTest is Fixture {
         return string.concat(list, "[", vm.toString(index), "]");
     }
 
-    function _uint(string memory at, string memory field) private view returns (uint256) {
-        return vm.parseJsonUint(_json, string.concat(at, field));
+    function _uint(string memory place, string memory field) private view returns (uint256) {
+        return vm.parseJsonUint(_json, string.concat(place, field));
     }
 
-    function _address(string memory at, string memory field) private view returns (address) {
-        return vm.parseJsonAddress(_json, string.concat(at, field));
+    function _address(string memory place, string memory field) private view returns (address) {
+        return vm.parseJsonAddress(_json, string.concat(place, field));
     }
 
-    function _word(string memory at, string memory field) private view returns (bytes32) {
-        return vm.parseJsonBytes32(_json, string.concat(at, field));
+    function _word(string memory place, string memory field) private view returns (bytes32) {
+        return vm.parseJsonBytes32(_json, string.concat(place, field));
     }
 
-    function _bytes(string memory at, string memory field) private view returns (bytes memory) {
-        return vm.parseJsonBytes(_json, string.concat(at, field));
+    function _bytes(string memory place, string memory field) private view returns (bytes memory) {
+        return vm.parseJsonBytes(_json, string.concat(place, field));
     }
 }

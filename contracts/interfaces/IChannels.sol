@@ -6,9 +6,12 @@ import {ChannelId} from "../types/Ids.sol";
 /// @title IChannels
 /// @notice Keeps payment channels in one token: a payer deposits, a session key signs cumulative
 /// vouchers, the payee claims them in batches, claimed money is pending for one to two epochs.
-/// @dev Trust assumptions on the token: no fee on transfer, no rebasing, a failed transfer reverts
-/// or returns false, all amounts that ever flow to one payee fit 96 bits. Nobody owns this
-/// contract; the arbiter may forfeit pending money, nothing else.
+/// @dev Trust assumptions on the token: no rebasing, a failed transfer reverts or returns false, all
+/// amounts that ever flow to one payee fit 96 bits. A token that takes a fee on transfer or delivers
+/// less for another reason is refused (`Intake_WrongAmount`); one that begins to later, or that can
+/// pause or block accounts, can hold back what is in here, and nothing here helps against it. A
+/// token that calls back is harmless: every function settles its books before tokens move.
+/// Nobody owns this contract; the arbiter may forfeit pending money, nothing else.
 interface IChannels {
     /// @notice One channel: one storage slot.
     /// @param deposit Base units ever put in, less what was withdrawn; never below `claimed`.
@@ -50,7 +53,36 @@ interface IChannels {
         uint96 burned;
     }
 
+    /// @notice A payer's ERC-2612 permit of exactly the amount to this contract.
+    /// @param deadline Unix seconds.
+    struct Permit {
+        uint256 deadline;
+        uint8 v;
+        bytes32 r;
+        bytes32 s;
+    }
+
+    /// @notice A payer's EIP-3009 `ReceiveWithAuthorization` of exactly the amount to this contract,
+    /// whose nonce is `authorizationNonce(channel, salt)`.
+    /// @param validAfter Unix seconds.
+    /// @param validBefore Unix seconds.
+    /// @param salt What makes the nonce of this authorization a fresh one.
+    struct Authorization {
+        uint256 validAfter;
+        uint256 validBefore;
+        bytes32 salt;
+        uint8 v;
+        bytes32 r;
+        bytes32 s;
+    }
+
     /// @notice A channel is opened, for the first time or again; its deposit becomes `deposit`.
+    /// @param id The channel.
+    /// @param payer Who pays.
+    /// @param payee The node's owner, who is paid.
+    /// @param signer The session key whose signature spends the channel.
+    /// @param amount Base units put in now.
+    /// @param deposit Base units in the channel, claimed ones included.
     event ChannelOpened(
         ChannelId indexed id,
         address indexed payer,
@@ -60,10 +92,19 @@ interface IChannels {
         uint96 deposit
     );
     /// @notice A channel is topped up; its deposit becomes `deposit`.
+    /// @param id The channel.
+    /// @param payer Who pays.
+    /// @param amount Base units put in now.
+    /// @param deposit Base units in the channel, claimed ones included.
     event ChannelToppedUp(
         ChannelId indexed id, address indexed payer, uint96 amount, uint96 deposit
     );
     /// @notice A voucher is claimed; the channel's claimed total and jobs become these values.
+    /// @param id The channel.
+    /// @param payee The node's owner, who is paid.
+    /// @param cumulative Base units signed for on this channel so far.
+    /// @param jobs Jobs the voucher stands for.
+    /// @param receiptsRoot Root over the leaves of those jobs.
     event VoucherClaimed(
         ChannelId indexed id,
         address indexed payee,
@@ -72,23 +113,49 @@ interface IChannels {
         bytes32 receiptsRoot
     );
     /// @notice Rows of one claim were bad and changed nothing; bit i stands for row i.
+    /// @param payee The node's owner, who is paid.
+    /// @param bitmap Bit i stands for row i.
     event RowsSkipped(address indexed payee, uint256 bitmap);
     /// @notice Claims or an on-chain request brought a payee money during `epoch`; its totals become
     /// these values.
+    /// @param payee The node's owner, who is paid.
+    /// @param epoch Number of the epoch: Unix seconds over its length.
+    /// @param earned Base units ever claimed or credited, fee included.
+    /// @param fee Base units of that which are destroyed or will be.
+    /// @param rows Claim rows ever accepted, credits included.
     event Accrued(
         address indexed payee, uint32 indexed epoch, uint96 earned, uint96 fee, uint64 rows
     );
     /// @notice A payer starts to leave; it may withdraw from `exitAt` on.
+    /// @param id The channel.
+    /// @param payer Who pays.
+    /// @param exitAt Unix seconds from which the payer may withdraw.
     event ExitStarted(ChannelId indexed id, address indexed payer, uint32 exitAt);
     /// @notice A payer takes `amount` out after its exit; the deposit becomes what is claimed.
+    /// @param id The channel.
+    /// @param payer Who pays.
+    /// @param amount Base units paid back.
     event ChannelWithdrawn(ChannelId indexed id, address indexed payer, uint96 amount);
     /// @notice Payee and payer agree to end a channel; the deposit becomes what is claimed.
+    /// @param id The channel.
+    /// @param payer Who pays.
+    /// @param amount Base units paid back.
     event ChannelClosed(ChannelId indexed id, address indexed payer, uint96 amount);
     /// @notice Pending money is paid out; `released` is the total so far.
+    /// @param payee The node's owner, who is paid.
+    /// @param epoch Number of the epoch: Unix seconds over its length.
+    /// @param amount Base units paid now.
+    /// @param released Base units ever paid out.
     event Released(address indexed payee, uint32 indexed epoch, uint96 amount, uint96 released);
     /// @notice Fees leave for the burn address; `burned` is the total so far.
+    /// @param payee The node's owner, who is paid.
+    /// @param amount Base units burned now.
+    /// @param burned Base units ever burned.
     event FeeBurned(address indexed payee, uint96 amount, uint96 burned);
     /// @notice The arbiter takes all that a payee has not been paid; `forfeited` is the total.
+    /// @param payee The node's owner, who is paid.
+    /// @param amount Base units forfeited now.
+    /// @param forfeited Base units ever forfeited.
     event Forfeited(address indexed payee, uint96 amount, uint96 forfeited);
 
     /// @notice A contract this one depends on has the zero address.
@@ -147,11 +214,65 @@ interface IChannels {
     /// @return id The channel.
     function open(address payee, address signer, uint96 amount) external returns (ChannelId id);
 
+    /// @notice Opens a channel as `open` does, with a permit in place of an allowance.
+    /// @dev A permit that somebody else used before, or that the token refuses, is passed over; what
+    /// counts is the allowance. Warning: a permit replaces the allowance that was there, and the
+    /// deposit uses it up. Accounts that are contracts use `open`.
+    /// @param payee The payee.
+    /// @param signer The session key.
+    /// @param amount Base units, exactly what the permit names.
+    /// @param permit The caller's permit.
+    /// @return id The channel.
+    function openWithPermit(address payee, address signer, uint96 amount, Permit calldata permit)
+        external
+        returns (ChannelId id);
+
+    /// @notice Opens a channel of `payer` as `open` does; anyone may carry the authorization here.
+    /// @dev The authorization's nonce binds the money to this one channel.
+    /// @param payer Who signed the authorization and owns the channel.
+    /// @param payee The payee.
+    /// @param signer The session key.
+    /// @param amount Base units, exactly what the authorization names.
+    /// @param authorization The payer's authorization.
+    /// @return id The channel.
+    function openWithAuthorization(
+        address payer,
+        address payee,
+        address signer,
+        uint96 amount,
+        Authorization calldata authorization
+    ) external returns (ChannelId id);
+
     /// @notice Adds to one of the caller's channels while no exit runs.
     /// @param payee The payee.
     /// @param signer The session key.
     /// @param amount Base units, approved for this contract beforehand.
     function topUp(address payee, address signer, uint96 amount) external;
+
+    /// @notice Adds to one of the caller's channels as `topUp` does, with a permit in place of an
+    /// allowance.
+    /// @param payee The payee.
+    /// @param signer The session key.
+    /// @param amount Base units, exactly what the permit names.
+    /// @param permit The caller's permit.
+    function topUpWithPermit(address payee, address signer, uint96 amount, Permit calldata permit)
+        external;
+
+    /// @notice Adds to a channel of `payer` as `topUp` does; anyone may carry the authorization here.
+    /// @dev Warning: an authorization that a channel cannot take now, because an exit runs, can be
+    /// carried here until it expires; give it a short life.
+    /// @param payer Who signed the authorization and owns the channel.
+    /// @param payee The payee.
+    /// @param signer The session key.
+    /// @param amount Base units, exactly what the authorization names.
+    /// @param authorization The payer's authorization.
+    function topUpWithAuthorization(
+        address payer,
+        address payee,
+        address signer,
+        uint96 amount,
+        Authorization calldata authorization
+    ) external;
 
     /// @notice Claims vouchers of many channels of one payee; anyone may call.
     /// @dev A row is payer 20 · cumulative 12 · jobs 4 · receiptsRoot 32 · r 32 · vs 32 bytes. The
@@ -207,23 +328,39 @@ interface IChannels {
     function forfeit(address payee) external returns (uint96 amount);
 
     /// @notice Returns the id of a channel, opened or not.
+    /// @param payer Who pays.
+    /// @param payee The node's owner, who is paid.
+    /// @param signer The session key whose signature spends the channel.
     function channelId(address payer, address payee, address signer)
         external
         pure
         returns (ChannelId);
 
+    /// @notice Returns the nonce of an EIP-3009 authorization that puts money into a channel.
+    /// @param id The channel.
+    /// @param salt Chosen by the payer, so that each authorization is used once.
+    function authorizationNonce(ChannelId id, bytes32 salt) external pure returns (bytes32);
+
     /// @notice Returns a channel; all fields are zero for an unknown one.
+    /// @param id The channel.
     function channel(ChannelId id) external view returns (Channel memory);
 
     /// @notice Returns a payee's account as stored.
+    /// @param payee The node's owner, who is paid.
     function accountOf(address payee) external view returns (Account memory);
 
     /// @notice Returns what a payee has not been paid, as of now.
+    /// @param payee The node's owner, who is paid.
     /// @return maturing Base units not mature yet.
     /// @return mature Base units that `release` may pay as far as the stake allows.
     function pendingOf(address payee) external view returns (uint96 maturing, uint96 mature);
 
     /// @notice Returns the digest that a session key signs for a voucher.
+    /// @param payer Who pays.
+    /// @param payee The node's owner, who is paid.
+    /// @param cumulative Base units signed for on this channel so far.
+    /// @param jobs Jobs the voucher stands for.
+    /// @param receiptsRoot Root over the leaves of those jobs.
     function voucherDigest(
         address payer,
         address payee,
@@ -233,6 +370,11 @@ interface IChannels {
     ) external view returns (bytes32);
 
     /// @notice Returns the digest that a payee's service key signs for a close.
+    /// @param payer Who pays.
+    /// @param payee The node's owner, who is paid.
+    /// @param signer The session key whose signature spends the channel.
+    /// @param claimed Base units claimed on this channel so far.
+    /// @param exitAt Unix seconds from which the payer may withdraw.
     function closeDigest(
         address payer,
         address payee,

@@ -25,7 +25,22 @@ interface IModelRegistry {
         string uri;
     }
 
+    /// @notice A model as ERC-7992 describes one. The manifest's hash covers weights and architecture;
+    /// there is no proof of knowledge, so circuit, verifying key and proof system are zero.
+    struct ModelCommitment {
+        bytes32 modelHash;
+        bytes32 circuitHash;
+        bytes32 vkHash;
+        bytes4 proofSystemId;
+        string uri;
+    }
+
     /// @notice A model is published; nothing in this event ever changes.
+    /// @param model Hash of the model's manifest.
+    /// @param publisher Who published it, the only one to add calibrations.
+    /// @param blocks Blocks of the model.
+    /// @param profiles Profiles it may be served with.
+    /// @param uri Where the manifest is.
     event ModelPublished(
         ModelId indexed model,
         address indexed publisher,
@@ -35,10 +50,16 @@ interface IModelRegistry {
     );
 
     /// @notice A calibration is appended; `index` is its place in the list, from 0.
+    /// @param model Hash of the model's manifest.
+    /// @param profile The profile.
+    /// @param index Number in the list, from 0.
+    /// @param calibration Hash of the calibration.
     event CalibrationAdded(
         ModelId indexed model, bytes32 indexed profile, uint256 index, bytes32 calibration
     );
 
+    /// @notice ERC-7992: nobody published this model.
+    error ModelNotFound(uint256 modelId);
     /// @notice The model's id is zero.
     error ModelRegistry_ModelZero();
     /// @notice The model was published before, by `publisher`.
@@ -75,18 +96,36 @@ interface IModelRegistry {
     function addCalibration(ModelId model, bytes32 profile, bytes32 calibration) external;
 
     /// @notice Returns what is known about a model; all fields are empty for an unknown one.
+    /// @param model Hash of the model's manifest.
     function modelOf(ModelId model) external view returns (Model memory);
 
+    /// @notice Returns a model as ERC-7992 has it; its `modelId` is the manifest's hash as a number, and
+    /// every model is its own version.
+    /// @param modelId Hash of the model's manifest, as a number.
+    /// @return commitment The manifest's hash and location.
+    /// @return deprecated Always false: what is published stays.
+    /// @return owner The publisher.
+    function getModel(uint256 modelId)
+        external
+        view
+        returns (ModelCommitment memory commitment, bool deprecated, address owner);
+
     /// @notice Says whether the model is published and its manifest names the profile.
+    /// @param model Hash of the model's manifest.
+    /// @param profile The profile.
     function hasProfile(ModelId model, bytes32 profile) external view returns (bool);
 
     /// @notice Returns the calibrations of a profile, oldest first; empty while nobody can be
     /// convicted under it.
+    /// @param model Hash of the model's manifest.
+    /// @param profile The profile.
     function calibrationsOf(ModelId model, bytes32 profile) external view returns (bytes32[] memory);
 
     /// @notice Returns how many models are published.
     function modelCount() external view returns (uint256);
 
     /// @notice Returns the models number `offset` to `offset + limit - 1`, fewer at the end.
+    /// @param offset Number of the first entry, from 0.
+    /// @param limit Entries wanted at most.
     function models(uint256 offset, uint256 limit) external view returns (ModelId[] memory);
 }

@@ -11,6 +11,14 @@ library ClaimRow {
     uint256 internal constant LENGTH = 132;
 
     /// @notice Returns a row's fields; the caller has checked that row `index` exists.
+    /// @param rows Rows of 132 bytes.
+    /// @param index Number of the row, from 0.
+    /// @return payer Who pays.
+    /// @return cumulative Base units signed for on this channel so far.
+    /// @return jobs Jobs the voucher stands for.
+    /// @return root Root over the leaves of those jobs.
+    /// @return r First word of the signature.
+    /// @return vs Second word of the signature.
     function read(bytes calldata rows, uint256 index)
         internal
         pure
@@ -29,6 +37,13 @@ library ClaimRow {
     }
 
     /// @notice Returns the digest of the voucher that a row stands for.
+    /// @param separator The domain separator.
+    /// @param payer Who pays.
+    /// @param payee The node's owner, who is paid.
+    /// @param cumulative Base units signed for on this channel so far.
+    /// @param jobs Jobs the voucher stands for.
+    /// @param root Root over the leaves of those jobs.
+    /// @return result The digest.
     function digest(
         bytes32 separator,
         address payer,
@@ -55,6 +70,10 @@ library ClaimRow {
     }
 
     /// @notice Returns keccak256(abi.encode(payer, payee, signer)).
+    /// @param payer Who pays.
+    /// @param payee The node's owner, who is paid.
+    /// @param signer The session key whose signature spends the channel.
+    /// @return id The channel.
     function channel(address payer, address payee, address signer)
         internal
         pure

@@ -24,6 +24,7 @@ library ReceiptsTree {
     }
 
     /// @notice Returns the hash of a leaf with the given data.
+    /// @param data What the leaf holds.
     function leafHash(bytes memory data) internal pure returns (bytes32) {
         return keccak256(abi.encodePacked(bytes1(0x00), data));
     }
@@ -64,7 +65,14 @@ library ReceiptsTree {
         return last == 0 && hash == root;
     }
 
-    function _join(bytes32 left, bytes32 right) private pure returns (bytes32) {
-        return keccak256(abi.encodePacked(bytes1(0x01), left, right));
+    /// @dev keccak256(abi.encodePacked(bytes1(0x01), left, right)) without leaving memory behind.
+    function _join(bytes32 left, bytes32 right) private pure returns (bytes32 hash) {
+        assembly ("memory-safe") {
+            let free := mload(0x40)
+            mstore8(free, 1)
+            mstore(add(free, 0x01), left)
+            mstore(add(free, 0x21), right)
+            hash := keccak256(free, 0x41)
+        }
     }
 }

@@ -28,6 +28,7 @@ library TypedData {
     );
 
     /// @notice Returns the domain separator of a `Channels` deployment on this chain.
+    /// @param channels The `Channels` deployment.
     function domain(address channels) internal view returns (bytes32) {
         return keccak256(
             abi.encode(DOMAIN_TYPEHASH, keccak256("plait"), keccak256("1"), block.chainid, channels)
@@ -35,11 +36,18 @@ library TypedData {
     }
 
     /// @notice Returns the digest of a struct hash under a domain.
+    /// @param separator The domain separator.
+    /// @param structHash The struct's hash.
     function digest(bytes32 separator, bytes32 structHash) internal pure returns (bytes32) {
         return keccak256(abi.encodePacked(hex"1901", separator, structHash));
     }
 
     /// @notice Returns the struct hash of a voucher.
+    /// @param payer Who pays.
+    /// @param payee The node's owner, who is paid.
+    /// @param cumulative Base units signed for on this channel so far.
+    /// @param jobs Jobs the voucher stands for.
+    /// @param receiptsRoot Root over the leaves of those jobs.
     function voucher(
         address payer,
         address payee,
@@ -51,6 +59,11 @@ library TypedData {
     }
 
     /// @notice Returns the struct hash of a payee's consent to close a channel.
+    /// @param payer Who pays.
+    /// @param payee The node's owner, who is paid.
+    /// @param signer The session key whose signature spends the channel.
+    /// @param claimed Base units claimed on this channel so far.
+    /// @param exitAt Unix seconds from which the payer may withdraw.
     function close(address payer, address payee, address signer, uint96 claimed, uint32 exitAt)
         internal
         pure
@@ -60,17 +73,21 @@ library TypedData {
     }
 
     /// @notice Returns the struct hash of a service key's proof of possession.
+    /// @param owner The node's owner.
+    /// @param key The service key.
     function serviceKey(address owner, address key) internal pure returns (bytes32) {
         return keccak256(abi.encode(SERVICE_KEY_TYPEHASH, owner, key));
     }
 
     /// @notice Returns the struct hash of an on-chain request: quote 0, one profile, seed = nonce.
+    /// @param params The request's parameters.
+    /// @param seed Seed of the sampling, which is the nonce too.
+    /// @return structHash The struct's hash.
     function request(IRequests.Params memory params, bytes32 seed)
         internal
         pure
         returns (bytes32 structHash)
     {
-        IRequests.Sampling memory sampling = params.sampling;
         bytes32[14] memory words;
         words[0] = REQUEST_TYPEHASH;
         words[1] = bytes32(uint256(uint160(params.payer)));
@@ -79,10 +96,9 @@ library TypedData {
         words[4] = ModelId.unwrap(params.model);
         words[5] = keccak256(abi.encode(params.profile));
         words[6] = params.prompt;
+        // No stop strings.
         words[7] = keccak256(
-            abi.encode(
-                SAMPLING_TYPEHASH, sampling.temperature, sampling.topP, sampling.topK, sampling.stop
-            )
+            abi.encode(SAMPLING_TYPEHASH, params.temperature, params.topP, params.topK, bytes32(0))
         );
         words[8] = bytes32(uint256(params.inputTokens));
         words[9] = bytes32(uint256(params.maxTokens));

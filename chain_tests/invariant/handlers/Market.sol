@@ -5,18 +5,21 @@ import {IChannels} from "../../../contracts/interfaces/IChannels.sol";
 import {INodeRegistry} from "../../../contracts/interfaces/INodeRegistry.sol";
 import {IReputation} from "../../../contracts/interfaces/IReputation.sol";
 import {IRequests} from "../../../contracts/interfaces/IRequests.sol";
-import {ModelId} from "../../../contracts/types/Ids.sol";
 import {Fixture, ITestToken} from "../../Fixture.sol";
 import {Book} from "../stores/Book.sol";
 
 /// @notice Plays everybody: 2 payers, 2 nodes, 2 session keys each, so 8 channels.
 contract Market is Fixture, Book {
-    address[2] private _payers = [address(0xAA01), address(0xAA02)];
+    uint256[2] private _payerKeys = [0xAA01, 0xAA02];
+    address[2] private _payers = [vm.addr(0xAA01), vm.addr(0xAA02)];
     address[2] private _payees = [address(0xBB01), address(0xBB02)];
     uint96 private constant _MAX = 1_000e6;
+    uint256 private _salt;
+    bytes32 private _publicSalt;
 
     constructor() {
         setUp();
+        _publicSalt = requests.PUBLIC_PROMPT_SALT();
         for (uint256 i = 0; i < 2; ++i) {
             fund(_payers[i]);
             fund(_payees[i]);
@@ -25,29 +28,55 @@ contract Market is Fixture, Book {
         for (uint256 i = 0; i < 8; ++i) {
             _lines.push();
             _lines[i].payer = _payers[i & 1];
+            _lines[i].payerKey = _payerKeys[i & 1];
             _lines[i].payee = _payees[(i >> 1) & 1];
             _lines[i].key = 0x5160 + (i >> 2);
             _lines[i].signer = vm.addr(_lines[i].key);
             (payee, signer) = (_lines[i].payee, _lines[i].signer);
             _lines[i].id = idOf(_lines[i].payer, signer);
         }
-        _see();
+        _did("start");
     }
 
     // ---- channels
 
-    function openOrTopUp(uint256 which, uint96 amount) external {
+    /// @dev By allowance, by permit, or by an authorization that a stranger carries.
+    function openOrTopUp(uint256 which, uint96 amount, uint8 how) external {
         Line storage one = _pick(which);
         IChannels.Channel memory kept = slot();
         if (kept.exitAt != 0) return;
         amount = uint96(bound(amount, 1, _MAX));
 
-        vm.prank(payer);
-        if (kept.deposit == kept.claimed) channels.open(payee, signer, amount);
-        else channels.topUp(payee, signer, amount);
+        bool fresh = kept.deposit == kept.claimed;
+        if (how % 4 == 0) _putWithPermit(one.payerKey, amount, fresh);
+        else if (how % 4 == 1) _putWithAuthorization(one, amount, fresh);
+        else _put(amount, fresh);
 
         one.putIn += amount;
         _did("put");
+    }
+
+    function _put(uint96 amount, bool fresh) private {
+        vm.prank(payer);
+        if (fresh) channels.open(payee, signer, amount);
+        else channels.topUp(payee, signer, amount);
+    }
+
+    function _putWithPermit(uint256 key, uint96 amount, bool fresh) private {
+        IChannels.Permit memory permit = permitFor(key, amount);
+        vm.prank(payer);
+        if (fresh) channels.openWithPermit(payee, signer, amount, permit);
+        else channels.topUpWithPermit(payee, signer, amount, permit);
+        // A permit replaces the allowance that was there.
+        vm.prank(payer);
+        token.approve(address(channels), type(uint256).max);
+    }
+
+    function _putWithAuthorization(Line storage one, uint96 amount, bool fresh) private {
+        IChannels.Authorization memory authorization =
+            authorizationFor(one.payerKey, one.id, amount, bytes32(++_salt));
+        if (fresh) channels.openWithAuthorization(payer, payee, signer, amount, authorization);
+        else channels.topUpWithAuthorization(payer, payee, signer, amount, authorization);
     }
 
     /// @dev Vouchers above the deposit are made too: they must wait until it suffices.
@@ -88,6 +117,29 @@ contract Market is Fixture, Book {
         one.best = best;
         if (channels.claim(payee, rows) != 0) ++replayed;
         _did("replay");
+    }
+
+    /// @dev A good voucher between rows of noise: it lands, whatever lies around it.
+    function claimAmongNoise(uint256 which, uint96 step, uint256 noise) external {
+        Line storage one = _pick(which);
+        IChannels.Channel memory kept = slot();
+        if (kept.deposit == kept.claimed) return;
+        uint96 cumulative = kept.claimed + uint96(bound(step, 1, kept.deposit - kept.claimed));
+        bytes memory voucher = row(one.payer, one.key, cumulative, 1, keccak256("root"));
+        if (one.rows.length < 16) one.rows.push(voucher);
+        bytes memory before = "";
+        for (uint256 i = 0; i < 132; i += 32) {
+            before = bytes.concat(before, keccak256(abi.encode(noise, i)));
+        }
+        bytes memory bent = bytes.concat(voucher);
+        bent[noise % 132] ^= bytes1(uint8(1 << (noise >> 8) % 8));
+
+        uint96 earned =
+            channels.claim(payee, bytes.concat(_row(before), bent, voucher, _row(before)));
+
+        if (earned != cumulative - one.best) ++blocked;
+        one.best = cumulative;
+        _did("noise");
     }
 
     function exit(uint256 which) external {
@@ -209,32 +261,38 @@ contract Market is Fixture, Book {
     function request(uint256 which, uint96 fee, uint16 life) external {
         address owner = _payees[which & 1];
         address asker = _payers[(which >> 1) & 1];
-        IRequests.Order memory order = IRequests.Order({
-            gateway: owner,
-            model: ModelId.wrap(keccak256("model")),
-            profile: keccak256("profile"),
-            sampling: IRequests.Sampling(0, 1_000_000, 0, 0),
-            maxTokens: 1,
-            fee: uint96(bound(fee, 1, _MAX)),
-            deadline: uint64(block.timestamp + bound(life, 1, 3600))
-        });
+        payee = owner;
+        IRequests.Order memory what = order();
+        what.fee = uint96(bound(fee, 1, _MAX));
+        what.exclusiveUntil = uint64(block.timestamp + bound(life, 60, 3600));
+        what.deadline = uint64(bound(life, what.exclusiveUntil, block.timestamp + 3600));
+        // Payers have no code: a call back to them does nothing, successfully.
+        what.callbackGas = life % 2 == 0 ? 0 : 50_000;
+        bytes32 prompt = keccak256("prompt");
+        bool open_ = life % 3 == 0;
+        if (open_) prompt = keccak256(abi.encodePacked(_publicSalt, hex"00000001"));
         vm.prank(asker);
-        uint256 id = requests.request(order, hex"00000001");
+        uint256 id = open_
+            ? requests.request(what, hex"00000001")
+            : requests.requestByCommitment(what, prompt, 1);
 
-        _asks.push(Ask({id: id, params: _paramsOf(asker, order)}));
+        _asks.push(Ask({id: id, params: paramsOf(asker, what, prompt, 1)}));
         _did("request");
     }
 
-    function settle(uint256 which) external {
+    function settle(uint256 which, uint256 dice) external {
         if (_asks.length == 0) return;
         which %= _asks.length;
         Ask memory one = _asks[which];
         address owner = one.params.gateway;
-        bool late = block.timestamp > one.params.deadline;
-        if (!late && !nodes.serves(owner, 1)) return;
+        bytes32 end = _endOf(one.params, dice);
+        if (end == 0) return;
 
-        if (late) {
+        if (end == "refund") {
             requests.refund(one.id, one.params);
+        } else if (end == "cancel") {
+            vm.prank(one.params.payer);
+            requests.cancel(one.id, one.params);
         } else {
             vm.prank(vm.addr(_nodeKey(owner == _payees[0] ? 0 : 1)));
             requests.fulfil(one.id, one.params, keccak256("receipt"), hex"00000002");
@@ -244,7 +302,16 @@ contract Market is Fixture, Book {
         settled.push(one.id);
         _asks[which] = _asks[_asks.length - 1];
         _asks.pop();
-        _did(late ? bytes32("refund") : bytes32("fulfil"));
+        _did(end);
+    }
+
+    /// @dev How a request ends now; zero while nobody can end it.
+    function _endOf(IRequests.Params memory params, uint256 dice) private view returns (bytes32) {
+        if (block.timestamp > params.deadline) {
+            return dice % 2 == 0 ? bytes32("refund") : bytes32("cancel");
+        }
+        if (block.timestamp > params.exclusiveUntil && dice % 2 == 0) return "cancel";
+        return nodes.serves(params.gateway, 1) ? bytes32("fulfil") : bytes32(0);
     }
 
     // ---- the world
@@ -260,6 +327,51 @@ contract Market is Fixture, Book {
     function wait(uint16 duration) external {
         vm.warp(block.timestamp + bound(duration, 1, 2 * EPOCH));
         _did("wait");
+    }
+
+    // ---- the end
+
+    /// @dev Everybody leaves, by the doors that anyone has. What then remains is surplus.
+    function everybodyLeaves() external {
+        vm.warp(block.timestamp + 2 hours);
+        for (uint256 i = 0; i < _asks.length; ++i) {
+            requests.refund(_asks[i].id, _asks[i].params);
+        }
+        delete _asks;
+        for (uint256 i = 0; i < _lines.length; ++i) {
+            _pick(i);
+            IChannels.Channel memory kept = slot();
+            if (kept.exitAt != 0 || kept.deposit == kept.claimed) continue;
+            vm.prank(payer);
+            channels.exit(payee, signer);
+        }
+        // Longer than any exit, jail, or two epochs.
+        vm.warp(block.timestamp + 2 * UNBONDING);
+        for (uint256 i = 0; i < _lines.length; ++i) {
+            _pick(i);
+            if (slot().exitAt == 0) continue;
+            vm.prank(payer);
+            channels.withdraw(payee, signer);
+        }
+        for (uint256 i = 0; i < 2; ++i) {
+            _nodeLeaves(_payees[i]);
+        }
+    }
+
+    /// @dev With stake enough all that is mature leaves in one epoch; then the stake leaves.
+    function _nodeLeaves(address owner) private {
+        vm.prank(owner);
+        nodes.stake(RICH / 2);
+        (, uint96 mature) = channels.pendingOf(owner);
+        if (mature != 0) channels.release(owner);
+        IChannels.Account memory account = channels.accountOf(owner);
+        if (account.fee != account.burned) channels.burn(owner);
+        (uint96 held,) = nodes.bondOf(owner);
+        vm.prank(owner);
+        nodes.unbond(held);
+        vm.warp(block.timestamp + UNBONDING);
+        vm.prank(owner);
+        nodes.withdrawUnbonded();
     }
 
     // ---- for the invariants
@@ -290,29 +402,25 @@ contract Market is Fixture, Book {
             IChannels.Channel memory now_ = slotOf(i);
             if (now_.claimed < before.claimed || now_.claimed > now_.deposit) ++fallenTotals;
             if (before.exitAt != 0 && now_.exitAt != before.exitAt) ++movedExits;
+            _lines[i].seen = now_;
         }
         for (uint256 i = 0; i < 2; ++i) {
-            IChannels.Account memory before = _accounts[_payees[i]];
-            IChannels.Account memory now_ = channels.accountOf(_payees[i]);
+            address owner = _payees[i];
+            IChannels.Account memory before = _accounts[owner];
+            IChannels.Account memory now_ = channels.accountOf(owner);
             bool fell = now_.earned < before.earned || now_.fee < before.fee
                 || now_.released < before.released || now_.forfeited < before.forfeited
                 || now_.burned < before.burned || now_.rows < before.rows;
             if (fell) ++fallenTotals;
+            _accounts[owner] = now_;
+            _seeStake(owner);
         }
-        _see();
     }
 
-    function _see() private {
-        for (uint256 i = 0; i < _lines.length; ++i) {
-            _lines[i].seen = slotOf(i);
-        }
-        for (uint256 i = 0; i < 2; ++i) {
-            address owner = _payees[i];
-            _accounts[owner] = channels.accountOf(owner);
-            (uint96 held,) = nodes.bondOf(owner);
-            uint256 epoch = block.timestamp / EPOCH;
-            if (held > highestStakeIn[owner][epoch]) highestStakeIn[owner][epoch] = held;
-        }
+    function _seeStake(address owner) private {
+        (uint96 held,) = nodes.bondOf(owner);
+        uint256 epoch = block.timestamp / EPOCH;
+        if (held > highestStakeIn[owner][epoch]) highestStakeIn[owner][epoch] = held;
     }
 
     function _pick(uint256 which) private returns (Line storage one) {
@@ -324,28 +432,16 @@ contract Market is Fixture, Book {
         return 0x0DE0 + index;
     }
 
+    function _row(bytes memory noise) private pure returns (bytes memory some) {
+        some = new bytes(132);
+        for (uint256 i = 0; i < 132; ++i) {
+            some[i] = noise[i];
+        }
+    }
+
     function _cumulative(bytes memory voucher) private pure returns (uint256 value) {
         for (uint256 i = 20; i < 32; ++i) {
             value = value << 8 | uint8(voucher[i]);
         }
-    }
-
-    function _paramsOf(address asker, IRequests.Order memory order)
-        private
-        view
-        returns (IRequests.Params memory)
-    {
-        return IRequests.Params({
-            payer: asker,
-            gateway: order.gateway,
-            model: order.model,
-            profile: order.profile,
-            prompt: keccak256(abi.encodePacked(requests.PUBLIC_PROMPT_SALT(), hex"00000001")),
-            sampling: order.sampling,
-            inputTokens: 1,
-            maxTokens: order.maxTokens,
-            fee: order.fee,
-            deadline: order.deadline
-        });
     }
 }
