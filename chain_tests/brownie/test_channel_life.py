@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import brownie
 from brownie import chain
-from conftest import EPOCH_S, EXIT_DELAY_S, World
+from clock import EPOCH_S
+from world import EXIT_DELAY_S, World
 
 DEPOSIT = 5_000_000
 
 
 def test_channel_life_pays_exactly_what_was_signed(world: World) -> None:
     before = world.token.balanceOf(world.payer)
-    opened = world.channels.open(world.payee, world.signer.address, DEPOSIT, {"from": world.payer})
+    opened = world.open(DEPOSIT)
     assert opened.events["ChannelOpened"]["deposit"] == DEPOSIT
 
-    claimed = world.channels.claim(world.payee, world.row(1_000_000), {"from": world.payee})
+    claimed = world.claim(world.row(1_000_000))
     assert claimed.events["VoucherClaimed"]["cumulative"] == 1_000_000
     assert claimed.events["Accrued"]["fee"] == 10_000
 
@@ -24,7 +25,7 @@ def test_channel_life_pays_exactly_what_was_signed(world: World) -> None:
         world.channels.withdraw(world.payee, world.signer.address, {"from": world.payer})
 
     # A claim still counts while the exit runs, and does not move it.
-    world.channels.claim(world.payee, world.row(2_000_000, jobs=2), {"from": world.payee})
+    world.claim(world.row(2_000_000, jobs=2))
     assert world.slot() == (DEPOSIT, 2_000_000, due, 2)
 
     chain.sleep(EXIT_DELAY_S + 1)
@@ -42,26 +43,26 @@ def test_channel_life_pays_exactly_what_was_signed(world: World) -> None:
 
 
 def test_claim_with_old_voucher_after_reopening_pays_nothing(world: World) -> None:
-    world.channels.open(world.payee, world.signer.address, DEPOSIT, {"from": world.payer})
+    world.open(DEPOSIT)
     old = world.row(3_000_000)
-    world.channels.claim(world.payee, old, {"from": world.payee})
+    world.claim(old)
     world.channels.exit(world.payee, world.signer.address, {"from": world.payer})
     chain.sleep(EXIT_DELAY_S + 1)
     chain.mine()
     world.channels.withdraw(world.payee, world.signer.address, {"from": world.payer})
-    world.channels.open(world.payee, world.signer.address, DEPOSIT, {"from": world.payer})
+    world.open(DEPOSIT)
 
-    replayed = world.channels.claim(world.payee, old, {"from": world.payee})
+    replayed = world.claim(old)
 
     assert replayed.events["RowsSkipped"]["bitmap"] == 1
     assert world.slot()[1] == 3_000_000
 
 
 def test_claim_with_forged_row_lands_the_others(world: World) -> None:
-    world.channels.open(world.payee, world.signer.address, DEPOSIT, {"from": world.payer})
+    world.open(DEPOSIT)
     forged = world.row(4_000_000, key=world.node_key)
 
-    claimed = world.channels.claim(world.payee, forged + world.row(1_000_000), {"from": world.payee})
+    claimed = world.claim(forged, world.row(1_000_000))
 
     assert claimed.events["RowsSkipped"]["bitmap"] == 1
     assert world.slot()[1] == 1_000_000
