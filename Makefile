@@ -1,11 +1,13 @@
 # The only verbs of this repository. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down test chain-test lint types fmt gen gen-check docs setup-test check
+.PHONY: help setup demo up down test chain-test lint types fmt gen gen-check docs setup-test slither sol-coverage \
+	symbolic brownie bench-gas gas-check deep check
 
 PYTHON ?= python3
 PY := .venv/bin/python
 RUFF := .venv/bin/ruff
 FORGE := .venv/bin/forge
+SOLHINT := .venv/bin/node node_modules/solhint/solhint.js --disc --noPoster --max-warnings 0 --config solhint.config.js
 WORKERS ?= 2
 PYTEST := $(PY) -m pytest
 COVERAGE := --cov --cov-report=term --cov-report=json:build/coverage/coverage.json
@@ -40,6 +42,7 @@ lint: setup ## Style, house budgets, direction of imports.
 	$(RUFF) check .
 	$(RUFF) format --check .
 	$(FORGE) fmt --check
+	$(SOLHINT) "contracts/**/*.sol"
 	.venv/bin/lint-imports --no-logo --cache-dir build/import-linter
 
 types: setup ## Strict types on every package.
@@ -65,4 +68,25 @@ docs: setup ## Write docs/cli from the commands' own help.
 setup-test: setup
 	$(PYTEST) -m setup tests/architecture
 
-check: lint types gen-check setup-test test ## What CI runs: lint, types, generated code up to date, set-up without compilers, every test.
+slither: setup ## Static analysis of contracts/: no finding of high or medium impact without a reason in tools/slither.
+	$(PY) tools/slither
+
+sol-coverage: setup ## Lines and branches of contracts/ that forge's tests reach; at least 95 % of branches.
+	$(PY) tools/sol_coverage.py
+
+symbolic: setup ## Symbolic checks of claims and conservation (halmos); bounds in chain_tests/symbolic/README.md.
+	tools/halmos.sh
+
+brownie: setup ## Whole lives and the state machine in brownie, with its gas profile.
+	tools/brownie_env.sh --all
+
+bench-gas: setup ## Measure the gas of whole transactions; writes build/bench/gas.json.
+	$(PY) bench/gas.py
+
+gas-check: setup
+	$(PY) bench/gas.py --check
+
+deep: setup ## Invariants in 10,000 runs and fuzzing in 10,000 (about an hour).
+	FOUNDRY_INVARIANT_RUNS=10000 FOUNDRY_FUZZ_RUNS=10000 $(FORGE) test --match-path 'chain_tests/{invariant,fuzz,unit,attack}/**'
+
+check: lint types gen-check setup-test test gas-check slither sol-coverage ## What CI runs: all of the above that checks something, and set-up without compilers.
