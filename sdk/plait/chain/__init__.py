@@ -5,6 +5,7 @@ from __future__ import annotations
 from plait.chain.abi import artifact
 from plait.chain.deploy import deploy
 from plait.chain.deployments import LOCAL, Deployment, Parameters
+from plait.chain.deposits import Authorization, Permit, sign_authorization, sign_permit
 from plait.chain.directory import CachedDirectory
 from plait.chain.errors import (
     ChainError,
@@ -31,6 +32,7 @@ from plait.chain.errors import (
 )
 from plait.chain.lane import JournalTransaction, Lane, Patience, Transaction
 from plait.chain.logs import Checkpoint, DecodedEvent, LogRange, canonical, decode, read_logs
+from plait.chain.orders import Order, RequestParameters
 from plait.chain.reader import (
     GATEWAY,
     JUROR,
@@ -47,8 +49,6 @@ from plait.chain.rpc import Rpc
 from plait.chain.values import Block, Log, Receipt
 from plait.chain.writer import (
     ChainWriter,
-    Order,
-    RequestParameters,
     TxResult,
     claim_bytes,
     ids_bytes,
@@ -62,6 +62,7 @@ __all__ = [
     "LOCAL",
     "STAGE",
     "WORKER",
+    "Authorization",
     "Block",
     "CachedDirectory",
     "ChainError",
@@ -90,6 +91,7 @@ __all__ = [
     "Parameters",
     "Patience",
     "PendingError",
+    "Permit",
     "Receipt",
     "ReorgError",
     "ReputationError",
@@ -115,5 +117,7 @@ __all__ = [
     "ids_bytes",
     "ids_from",
     "read_logs",
+    "sign_authorization",
+    "sign_permit",
     "skipped_rows",
 ]

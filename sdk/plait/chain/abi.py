@@ -16,7 +16,8 @@ from eth_abi.exceptions import DecodingError
 from plait.protocol.errors import MalformedMessageError
 from plait.protocol.ids import Hash, keccak, to_hex
 
-CONTRACTS = ("TestToken", "ModelRegistry", "NodeRegistry", "Channels", "Requests", "Reputation")
+CONTRACTS = ("Token", "ModelRegistry", "NodeRegistry", "Channels", "Requests", "Reputation")
+_SHIPPED_AS = {"Token": "TestToken"}  # a deployment may serve any token; ours for local chains has the interface
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +108,8 @@ class Artifact:
 @cache
 def artifact(name: str) -> Artifact:
     """Return a shipped contract by its name."""
-    raw = cast("dict[str, Any]", json.loads(files("plait.protocol.abi").joinpath(f"{name}.json").read_text("utf-8")))
+    file = _SHIPPED_AS.get(name, name)
+    raw = cast("dict[str, Any]", json.loads(files("plait.protocol.abi").joinpath(f"{file}.json").read_text("utf-8")))
     abi = cast("list[dict[str, Any]]", raw["abi"])
     functions = [_function(entry) for entry in abi if entry["type"] == "function"]
     events = [_event(name, entry) for entry in abi if entry["type"] == "event"]

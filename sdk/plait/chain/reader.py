@@ -9,7 +9,7 @@ from typing import Any, Self, cast
 
 from plait.chain.abi import artifact
 from plait.chain.deployments import Deployment
-from plait.chain.errors import ChainError, RpcAnswerError
+from plait.chain.errors import ChainError, ContractError, RpcAnswerError, RpcRefusedError
 from plait.chain.rpc import CALL_DEADLINE_S, Rpc, Where
 from plait.chain.values import Block
 from plait.protocol.errors import MalformedMessageError
@@ -33,6 +33,7 @@ class NodeInfo:
     unbonded_at: int
     jailed_until: int
     registered_at: int
+    verdicts: int  # how often the arbiter slashed it; each one halves its reputation
     dht_key: bytes
     endpoint: str
 
@@ -205,7 +206,7 @@ class ChainReader:
                 return found
 
     async def reputation(self, owner: Address) -> int:
-        """Return a node's score, in base units of fee that its settled work burned."""
+        """Return a node's score, in base units of fee that its settled work burned, halved for each verdict."""
         return (await self.view("Reputation", "scoreOf", owner))[0]
 
     async def tier(self, owner: Address) -> int:
@@ -214,16 +215,26 @@ class ChainReader:
 
     async def token_balance(self, account: Address) -> int:
         """Return an account's tokens, in base units."""
-        return (await self.view("TestToken", "balanceOf", account))[0]
+        return (await self.view("Token", "balanceOf", account))[0]
 
     async def allowance(self, owner: Address, spender: Address) -> int:
         """Return what `spender` may take from `owner`, in base units."""
-        return (await self.view("TestToken", "allowance", owner, spender))[0]
+        return (await self.view("Token", "allowance", owner, spender))[0]
+
+    async def token_separator(self) -> Hash | None:
+        """Return the EIP-712 domain separator of what token holders sign, None when the token answers none."""
+        word = await self._token_word("DOMAIN_SEPARATOR")
+        return Hash(word) if word else None
+
+    async def permit_nonce(self, owner: Address) -> int | None:
+        """Return the nonce of an account's next ERC-2612 permit, None when the token answers none."""
+        word = await self._token_word("nonces", owner)
+        return int.from_bytes(word, "big") if word else None
 
     async def open_request(self, number: int) -> Hash | None:
-        """Return the digest of an on-chain request that waits for its answer, None for a settled or unknown one."""
-        digest = (await self.view("Requests", "openRequest", number))[0]
-        return Hash(digest) if any(digest) else None
+        """Return the hash of an open on-chain request's parameters, None for a settled or unknown one."""
+        stored = (await self.view("Requests", "openRequest", number))[0]
+        return Hash(stored) if any(stored) else None
 
     async def view(self, contract: str, function: str, *arguments: object, where: Where = "latest") -> tuple[Any, ...]:
         """Call a view of a contract and return its results."""
@@ -233,6 +244,15 @@ class ChainReader:
             return called.decode(data)
         except MalformedMessageError as error:
             raise RpcAnswerError(self.rpc.url, method=f"{contract}.{function}", why=str(error)) from error
+
+    async def _token_word(self, function: str, *arguments: object) -> bytes | None:
+        """Return 32 bytes; None for a token without the function, which refuses, or whose fallback takes any call."""
+        data = artifact("Token").functions[function].encode(*arguments)
+        try:
+            answer = await self.rpc.call(self.deployment.address("Token"), data)
+        except (ContractError, RpcRefusedError):  # the oldest tokens end in an invalid instruction, not in a revert
+            return None
+        return answer if len(answer) == 32 else None
 
     def _node(self, raw: dict[str, Any]) -> NodeInfo:
         return NodeInfo(
@@ -246,6 +266,7 @@ class ChainReader:
             unbonded_at=raw["unbondedAt"],
             jailed_until=raw["jailedUntil"],
             registered_at=raw["registeredAt"],
+            verdicts=raw["verdicts"],
             dht_key=raw["dhtKey"],
             endpoint=raw["endpoint"],
         )

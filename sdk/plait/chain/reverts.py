@@ -24,8 +24,9 @@ _CLASSES: dict[str, type[ContractError]] = {
     "ModelRegistry": ModelRegistryError,
     "Requests": RequestsError,
     "Reputation": ReputationError,
+    "ModelNotFound": ModelRegistryError,  # ERC-7992 names it
 }
-_ADVICE = {
+ADVICE = {
     "Channels_AlreadyOpen": "the channel still holds money; top it up",
     "Channels_UnknownChannel": "open the channel first",
     "Channels_Exiting": "withdraw or close the channel, then open it again",
@@ -37,18 +38,29 @@ _ADVICE = {
     "NodeRegistry_AlreadyRegistered": "change roles, endpoint or keys of the node instead",
     "NodeRegistry_UnknownNode": "register the node first",
     "NodeRegistry_KeyTaken": "make a new service key; a key belongs to one node for ever",
+    "NodeRegistry_JailTooLong": "jail for at most the unbonding delay",
     "NodeRegistry_StakeTooSmall": "unbond at most the stake",
     "NodeRegistry_StillUnbonding": "wait until unbondedAt (Unix seconds)",
     "ModelRegistry_AlreadyPublished": "the model is on chain already; there is nothing to do",
     "Requests_GatewayNotActive": "name a staked node in the gateway role",
-    "Requests_BadDeadline": "choose a deadline after now and at most an hour away",
-    "Requests_NotOpen": "the request is unknown, answered or refunded",
+    "Requests_BadPrompt": "a prompt has 1 to 4,096 token ids",
+    "Requests_BadTimes": "let the exclusive period last a minute or more, the deadline not before it, within an hour",
+    "Requests_CallbackTooCostly": "ask for less callback gas",
+    "Requests_CallerNotPayer": "send it from the account that made the request",
+    "Requests_StillExclusive": "cancel after exclusiveUntil (Unix seconds); until then only the node ends the request",
+    "Requests_TooLittleGas": "send it with more gas: the callback's is promised",
+    "Requests_NotOpen": "the request is unknown, answered, cancelled or refunded",
     "Requests_TooLate": "the deadline has passed; the payer is refunded",
     "Requests_NotDue": "refund after the deadline (Unix seconds)",
     "Requests_CallerNotGateway": "send it with a valid service key of the named node",
+    "Intake_WrongAmount": "the token takes a fee on transfer or rebases; plait needs one that delivers what is sent",
     "ERC20InsufficientBalance": "the account holds fewer tokens; send it some, or use a smaller amount",
     "ERC20InsufficientAllowance": "approve the contract for this amount first",
+    "ERC3009InvalidAuthorizationTime": "carry it between validAfter and validBefore (Unix seconds), both excluded",
+    "ERC3009InvalidSignature": "carry it as it was signed: parties, amount, times, salt, token and its chain",
+    "ERC3009UsedAuthorization": "it was used or cancelled; the payer signs another one, with a fresh salt",
 }
+_TOKENS = ("ERC20", "ERC2612", "ERC3009", "Intake_", "SafeERC20")
 _TEXT, _PANIC = bytes.fromhex("08c379a0"), bytes.fromhex("4e487b71")
 
 
@@ -61,13 +73,13 @@ def contract_error(data: bytes, *, message: str = "") -> ContractError:
         if selector == _PANIC:
             return ContractError("Panic", {"number": abi_decode(["uint256"], body)[0]}, "this is a bug of the contract")
         if error := all_errors().get(selector):
-            return _class_of(error.name)(error.name, error.decode_inputs(data), _ADVICE.get(error.name, ""))
+            return _class_of(error.name)(error.name, error.decode_inputs(data), ADVICE.get(error.name, ""))
     except (DecodingError, MalformedMessageError):
         pass  # shown raw below
     return ContractError("Reverted", {"data": to_hex(data), "message": message})
 
 
 def _class_of(error: str) -> type[ContractError]:
-    if error.startswith(("ERC20", "ERC2612", "SafeERC20")):
+    if error.startswith(_TOKENS):
         return TokenError
     return _CLASSES.get(error.partition("_")[0], ContractError)

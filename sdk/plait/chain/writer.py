@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from plait.chain.abi import artifact
-from plait.chain.errors import RequestsError
+from plait.chain.deposits import PERMIT_LIFE_S, Authorization, sign_permit
+from plait.chain.errors import ChannelsError, ContractError, RequestsError
 from plait.chain.lane import JournalTransaction, Lane, Patience, Transaction
 from plait.chain.logs import DecodedEvent, decode
+from plait.chain.orders import Order, RequestParameters
 from plait.chain.reader import GATEWAY, ChainReader
 from plait.chain.values import Receipt
 from plait.protocol.ids import Address, Hash, Signature
-from plait.protocol.messages import Close, Sampling, ServiceKey
+from plait.protocol.messages import Close, ServiceKey
 from plait.protocol.receipts import ClaimRow
 from plait.protocol.typed import Key, Signed
 
@@ -32,84 +34,6 @@ class TxResult:
     def event(self, name: str) -> dict[str, Any] | None:
         """Return the values of the first event of this name."""
         return next((event.values for event in self.events if event.name == name), None)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
-    """What an on-chain request asks for; `fee` in base units, `deadline` in Unix seconds."""
-
-    gateway: Address
-    model: Hash
-    profile: Hash
-    sampling: Sampling
-    max_tokens: int
-    fee: int
-    deadline: int
-
-    def encodable(self) -> tuple[object, ...]:
-        """Return the fields as the contract's struct has them."""
-        return (
-            self.gateway,
-            self.model,
-            self.profile,
-            _sampling(self.sampling),
-            self.max_tokens,
-            self.fee,
-            self.deadline,
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestParameters:
-    """What `Requests` emitted about a request and keeps the hash of."""
-
-    payer: Address
-    gateway: Address
-    model: Hash
-    profile: Hash
-    prompt: Hash
-    sampling: Sampling
-    input_tokens: int
-    max_tokens: int
-    fee: int
-    deadline: int
-
-    @classmethod
-    def from_event(cls, raw: dict[str, Any]) -> RequestParameters:
-        """Read the struct of a `Requested` event."""
-        sampling = raw["sampling"]
-        return cls(
-            payer=raw["payer"],
-            gateway=raw["gateway"],
-            model=Hash(raw["model"]),
-            profile=Hash(raw["profile"]),
-            prompt=Hash(raw["prompt"]),
-            sampling=Sampling(
-                temperature=sampling["temperature"],
-                top_p=sampling["topP"],
-                top_k=sampling["topK"],
-                stop=Hash(sampling["stop"]),
-            ),
-            input_tokens=raw["inputTokens"],
-            max_tokens=raw["maxTokens"],
-            fee=raw["fee"],
-            deadline=raw["deadline"],
-        )
-
-    def encodable(self) -> tuple[object, ...]:
-        """Return the fields as the contract's struct has them."""
-        return (
-            self.payer,
-            self.gateway,
-            self.model,
-            self.profile,
-            self.prompt,
-            _sampling(self.sampling),
-            self.input_tokens,
-            self.max_tokens,
-            self.fee,
-            self.deadline,
-        )
 
 
 class ChainWriter:
@@ -132,12 +56,28 @@ class ChainWriter:
         return self.key.address
 
     async def open_channel(self, payee: Address, signer: Address, amount: int) -> TxResult:
-        """Open a channel from the account with `amount` base units, approving them first."""
-        return await self._spend("Channels", "Channels", amount, "open", payee, signer, amount)
+        """Open a channel from the account with `amount` base units.
+
+        One transaction where the token has permits (ERC-2612) or an allowance suffices, else an approval and another.
+        Raise `ChannelsError` when the channel cannot be opened.
+        """
+        return await self._deposit("open", payee, signer, amount)
+
+    async def open_channel_for(self, authorization: Authorization) -> TxResult:
+        """Open a payer's channel with the EIP-3009 authorization it signed; the account pays the gas, nothing else.
+
+        Raise `ChannelsError` when the channel cannot be opened, `TokenError` when the authorization was used or
+        cancelled, is too early or too late, or was signed by another key or for another channel.
+        """
+        return await self._carry("openWithAuthorization", authorization)
 
     async def top_up(self, payee: Address, signer: Address, amount: int) -> TxResult:
-        """Add `amount` base units to one of the account's channels."""
-        return await self._spend("Channels", "Channels", amount, "topUp", payee, signer, amount)
+        """Add `amount` base units to one of the account's channels, in as many transactions as `open_channel`."""
+        return await self._deposit("topUp", payee, signer, amount)
+
+    async def top_up_for(self, authorization: Authorization) -> TxResult:
+        """Add to a payer's channel with the EIP-3009 authorization it signed; raise what `open_channel_for` raises."""
+        return await self._carry("topUpWithAuthorization", authorization)
 
     async def exit(self, payee: Address, signer: Address) -> TxResult:
         """Start to leave a channel."""
@@ -209,22 +149,26 @@ class ChainWriter:
 
     async def mint(self, to: Address, amount: int) -> TxResult:
         """Mint tokens of the local test token; no other token allows it."""
-        return await self.send("TestToken", "mint", to, amount)
+        return await self.send("Token", "mint", to, amount)
 
     async def transfer(self, to: Address, amount: int) -> TxResult:
         """Send tokens, in base units."""
-        return await self.send("TestToken", "transfer", to, amount)
+        return await self.send("Token", "transfer", to, amount)
 
     async def submit_request(self, order: Order, ids: Sequence[int]) -> TxResult:
-        """Ask a named node on chain and put the fee in escrow; the `Requested` event names the request.
+        """Ask a named node on chain, prompt and all, and put the fee in escrow; `Requested` names the request.
 
         Raise `RequestsError` when the node is no active gateway: nobody could answer before the refund.
         """
-        if not await self.reader.serves(order.gateway, GATEWAY):
-            values = {"gateway": order.gateway}
-            raise RequestsError("Requests_GatewayNotActive", values, "name a staked node in the gateway role")
+        await self._check_serves(order.gateway)
         arguments = (order.encodable(), ids_bytes(ids))
         return await self._spend("Requests", "Requests", order.fee, "request", *arguments)
+
+    async def submit_commitment(self, order: Order, prompt: Hash, input_tokens: int) -> TxResult:
+        """Ask as `submit_request` does, with a commitment on chain to a prompt that the node is given elsewhere."""
+        await self._check_serves(order.gateway)
+        arguments = (order.encodable(), prompt, input_tokens)
+        return await self._spend("Requests", "Requests", order.fee, "requestByCommitment", *arguments)
 
     async def fulfil(
         self,
@@ -238,6 +182,10 @@ class ChainWriter:
         """Answer an on-chain request with a service key of its gateway."""
         arguments = (number, parameters.encodable(), receipt, ids_bytes(output))
         return await self.send("Requests", "fulfil", *arguments, journal=journal)
+
+    async def cancel(self, number: int, parameters: RequestParameters) -> TxResult:
+        """End one of the account's own requests after its exclusive period; the fee comes back."""
+        return await self.send("Requests", "cancel", number, parameters.encodable())
 
     async def refund(self, number: int, parameters: RequestParameters) -> TxResult:
         """Pay the fee of a timed-out request back to its payer."""
@@ -269,11 +217,51 @@ class ChainWriter:
             events=tuple(event for event in events if event),
         )
 
+    async def _check_serves(self, gateway: Address) -> None:
+        if not await self.reader.serves(gateway, GATEWAY):
+            values = {"gateway": gateway}
+            raise RequestsError("Requests_GatewayNotActive", values, "name a staked node in the gateway role")
+
+    async def _carry(self, function: str, signed: Authorization) -> TxResult:
+        parties = signed.payer, signed.payee, signed.signer
+        return await self.send("Channels", function, *parties, signed.amount, signed.encodable())
+
+    async def _deposit(self, function: str, payee: Address, signer: Address, amount: int) -> TxResult:
+        async with self._spending:  # a permit replaces the allowance, and its nonce serves once
+            channels = self._deployment.address("Channels")
+            if await self.reader.allowance(self.account, channels) < amount:
+                if permitted := await self._with_permit(function, payee, signer, amount):
+                    return permitted
+                await self.send("Token", "approve", channels, amount)
+            return await self.send("Channels", function, payee, signer, amount)
+
+    async def _with_permit(self, function: str, payee: Address, signer: Address, amount: int) -> TxResult | None:
+        """Deposit with a permit; None, and nothing was sent, when an approval may do what the permit did not."""
+        separator, nonce = await self.reader.token_separator(), await self.reader.permit_nonce(self.account)
+        if separator is None or nonce is None:
+            return None
+        permit = sign_permit(
+            self.key,
+            separator,
+            spender=self._deployment.address("Channels"),
+            amount=amount,
+            nonce=nonce,
+            deadline=(await self.reader.block()).timestamp + PERMIT_LIFE_S,
+        )
+        sent: list[Transaction] = []
+        arguments = (payee, signer, amount, permit.encodable())
+        try:
+            return await self.send("Channels", f"{function}WithPermit", *arguments, journal=sent.append)
+        except ContractError as error:
+            if sent or isinstance(error, ChannelsError) or await self.reader.token_balance(self.account) < amount:
+                raise
+            return None
+
     async def _spend(self, contract: str, spender: str, amount: int, function: str, *arguments: object) -> TxResult:
         async with self._spending:  # an allowance is one number: approvals that overlap would overwrite it
             to = self._deployment.address(spender)
             if await self.reader.allowance(self.account, to) < amount:
-                await self.send("TestToken", "approve", to, amount)
+                await self.send("Token", "approve", to, amount)
             return await self.send(contract, function, *arguments)
 
 
@@ -301,7 +289,3 @@ def ids_from(data: bytes) -> tuple[int, ...]:
 
 def _halves(signature: Signature) -> tuple[bytes, bytes]:
     return signature[:32], signature[32:]
-
-
-def _sampling(sampling: Sampling) -> tuple[int, int, int, bytes]:
-    return (sampling.temperature, sampling.top_p, sampling.top_k, sampling.stop)

@@ -14,7 +14,10 @@ Rpc = Annotated[str | None, typer.Option("--rpc", help="JSON-RPC URL of the chai
 Deployment = Annotated[
     Path | None, typer.Option("--deployment", help="Deployment file of the contracts.", envvar="PLAIT_DEPLOYMENT")
 ]
-KeyFile = Annotated[Path | None, typer.Option("--key-file", help="File with the payer's key; PLAIT_KEY holds one too.")]
+KeyFile = Annotated[
+    Path | None,
+    typer.Option("--key-file", help="File with the payer's key; PLAIT_KEY holds one too.", exists=True, dir_okay=False),
+]
 
 
 def _client(rpc: str | None, deployment: Path | None, key_file: Path | None) -> Plait:

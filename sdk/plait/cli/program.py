@@ -21,6 +21,7 @@ EXIT_USAGE = 2
 SUMMARIES = {
     "ask": "Ask one question; the answer streams, checked and paid for.",
     "audit": "Replay a deployment's logs and report what does not add up.",
+    "deploy": "Put the contracts on a chain and write the deployment file.",
     "job": "Show whether a job's receipt is signed, claimed or final.",
     "node": "Serve blocks of a model: publish, stake, run, status.",
 }

@@ -6,26 +6,34 @@ import json
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from plait.chain import (
     ContractError,
     Deployment,
+    DeploymentError,
     DeploymentFileError,
     NodeRegistryError,
     Parameters,
+    RpcRefusedError,
     TokenError,
+    Transaction,
     artifact,
     claim_bytes,
     ids_bytes,
     ids_from,
 )
 from plait.chain.abi import CONTRACTS, Function, all_errors
-from plait.chain.deploy import contract_address
 from plait.chain.deployments import Placed
+from plait.chain.draft import Draft, Journal
+from plait.chain.plan import ExternalToken, Plan, contract_address, plan_of
 from plait.chain.reverts import contract_error
+from plait.chain.simulate import foreign_code, simulate
 from plait.protocol.errors import MalformedMessageError
 from plait.protocol.ids import ADDRESS_ZERO, HASH_ZERO, Address, Hash, Signature, keccak
 from plait.protocol.receipts import ClaimRow
+
+DEPLOYER = Address(bytes.fromhex("f39fd6e51aad88f6f4ce6ab8827279cfffb92266"))  # anvil's first account
 
 
 def deployment() -> Deployment:
@@ -62,6 +70,7 @@ def test_deployment_file_round_trip_keeps_every_digit(tmp_path: Path) -> None:
         {"contracts": {}},
         {"surprise": 1},
         {"parameters": {"feeBps": 5000}},
+        {"parameters": {"unbondingDelay": 600, "epochLength": 600}},
     ],
 )
 def test_deployment_file_that_is_wrong_names_the_field(tmp_path: Path, change: dict[str, object]) -> None:
@@ -95,12 +104,153 @@ def test_deployment_knows_its_contracts() -> None:
 
 
 def test_contract_address_follows_deployer_and_nonce() -> None:
-    # The first contracts of anvil's first account, known to everybody who ever started it.
-    deployer = Address(bytes.fromhex("f39fd6e51aad88f6f4ce6ab8827279cfffb92266"))
+    # Known to everybody who ever started anvil.
+    assert contract_address(DEPLOYER, 0).hex() == "5fbdb2315678afecb367f032d93f642f64180aa3"
+    assert contract_address(DEPLOYER, 1).hex() == "e7f1725e7734ce288f8367e1bb143e90bb3f0512"
+    assert len({contract_address(DEPLOYER, nonce) for nonce in (0, 127, 128, 255, 256, 1 << 40)}) == 6
 
-    assert contract_address(deployer, 0).hex() == "5fbdb2315678afecb367f032d93f642f64180aa3"
-    assert contract_address(deployer, 1).hex() == "e7f1725e7734ce288f8367e1bb143e90bb3f0512"
-    assert len({contract_address(deployer, nonce) for nonce in (0, 127, 128, 255, 256, 1 << 40)}) == 6
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"min_stake": 0},
+        {"min_stake": 1 << 96},
+        {"tier_unit": 0},
+        {"epoch_length": 0},
+        {"exit_delay": 0},
+        {"exit_delay": 30 * 86_400 + 1},
+        {"fee_bps": 1_001},
+        {"unbonding_delay": 365 * 86_400 + 1},
+        {"unbonding_delay": 6 * 3_600, "epoch_length": 6 * 3_600},
+    ],
+    ids=str,
+)
+def test_parameters_that_a_constructor_refuses_are_refused_before(bad: dict[str, int]) -> None:
+    with pytest.raises(ValidationError):
+        Parameters.model_validate(bad)
+
+
+def test_parameters_at_their_bounds_are_taken() -> None:
+    Parameters(min_stake=1, tier_unit=1, epoch_length=1, exit_delay=30 * 86_400, fee_bps=1_000, unbonding_delay=2)
+    Parameters(unbonding_delay=365 * 86_400, epoch_length=365 * 86_400 - 1, fee_bps=0)
+
+
+def test_plan_names_every_address_before_it_is_used() -> None:
+    found = plan_of(chain_id=1, deployer=DEPLOYER, nonce=7, parameters=Parameters())
+
+    at = found.addresses
+    assert tuple(at) == CONTRACTS
+    assert [step.nonce for step in found.steps] == [7, 8, 9, 10, 11, 12]
+    assert all(step.address == contract_address(DEPLOYER, step.nonce) for step in found.steps)
+    assert found.steps[2].arguments["channels"] == found.steps[4].arguments["channels"] == at["Channels"]
+    assert found.steps[3].arguments["requests"] == at["Requests"]
+
+
+def test_plan_with_token_and_export_places_five_contracts_and_the_export_last() -> None:
+    token = ExternalToken(address=Address(b"t" * 20), decimals=18, proxy=False)
+    wanted = Parameters(erc8004_feedback=Address(b"f" * 20))
+
+    found = plan_of(chain_id=1, deployer=DEPLOYER, nonce=0, parameters=wanted, token=token)
+
+    assert [step.contract for step in found.steps] == [*CONTRACTS[1:], "AgentExport"]
+    assert found.addresses["Token"] == found.steps[1].arguments["token"] == token.address
+    assert found.steps[-1].arguments == {"reputation": found.addresses["Reputation"], "feedback": b"f" * 20}
+
+
+def journalled(path: Path, plan: Plan) -> Transaction:
+    """Write a draft in which the first contract's transaction was signed."""
+    tx = Transaction(
+        sender=DEPLOYER,
+        nonce=plan.nonce,
+        to=None,
+        data=plan.steps[0].code,
+        value=0,
+        gas=5,
+        max_fee=1 << 70,
+        tip=1,
+        hash=Hash(b"h" * 32),
+        raw=b"raw",
+    )
+    Journal(plan, path).add(plan.steps[0], tx)
+    return tx
+
+
+def test_draft_gives_back_what_was_signed(tmp_path: Path) -> None:
+    plan = plan_of(chain_id=1, deployer=DEPLOYER, nonce=3, parameters=Parameters())
+    tx = journalled(tmp_path / "1.json.draft", plan)
+
+    again = Journal(plan, tmp_path / "1.json.draft", draft=Draft.load(tmp_path / "1.json.draft"))
+
+    assert again.variants(plan.steps[0]) == [tx]
+    assert again.variants(plan.steps[1]) == []
+    again.discard()
+    assert Draft.load(tmp_path / "1.json.draft") is None
+
+
+def test_draft_of_another_deployment_names_what_differs(tmp_path: Path) -> None:
+    path = tmp_path / "1.json.draft"
+    journalled(path, plan_of(chain_id=1, deployer=DEPLOYER, nonce=3, parameters=Parameters()))
+    other = plan_of(chain_id=1, deployer=DEPLOYER, nonce=3, parameters=Parameters(fee_bps=7))
+
+    with pytest.raises(DeploymentError, match=r"begun with other parameters, code: run it again .* or delete .*draft"):
+        Journal(other, path, draft=Draft.load(path))
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[1]"])
+def test_draft_that_is_none_says_to_delete_it(tmp_path: Path, text: str) -> None:
+    (tmp_path / "d").write_text(text)
+
+    with pytest.raises(DeploymentError, match=r"delete .* to start over"):
+        Draft.load(tmp_path / "d")
+
+
+def test_deployment_file_that_cannot_be_written_says_so(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(DeploymentError, match=r"cannot be written .* name another file"):
+        deployment().save(tmp_path / "file" / "d.json")
+
+
+class Deaf:
+    """An endpoint that knows no state overrides: it refuses them, or does as if they were not there."""
+
+    url = "http://deaf"
+
+    def __init__(self, *, refuses: bool) -> None:
+        self.refuses = refuses
+
+    async def request(self, method: str, *params: object) -> object:
+        if self.refuses and len(params) > 2:
+            raise RpcRefusedError(self.url, method=method, number=-32602, message="too many arguments")
+        return "0x"
+
+    async def nonce(self, account: Address) -> int:
+        return 20
+
+    async def code(self, at: Address) -> bytes:
+        return b"code"
+
+
+@pytest.mark.parametrize("refuses", [True, False])
+async def test_endpoint_that_cannot_simulate_gives_a_guess(*, refuses: bool) -> None:
+    plan = plan_of(chain_id=1, deployer=DEPLOYER, nonce=0, parameters=Parameters())
+
+    found = await simulate(Deaf(refuses=refuses), plan)
+
+    assert all(each.code is None for each in found)
+    sizes = [len(step.code) for step in plan.steps]
+    assert all(200 * size < each.gas < 250 * size + 53_000 for size, each in zip(sizes, found, strict=True))
+
+
+async def test_endpoint_that_cannot_simulate_cannot_check_code() -> None:
+    plan = plan_of(chain_id=31_337, deployer=DEPLOYER, nonce=4, parameters=Parameters())
+    placed = {name: Placed(address=at, code_hash=keccak(b"code")) for name, at in plan.addresses.items()}
+    found = deployment().model_copy(update={"deployer": DEPLOYER, "contracts": placed})
+
+    with pytest.raises(DeploymentError, match=r"cannot simulate .* use another endpoint"):
+        await foreign_code(Deaf(refuses=True), found)
+    with pytest.raises(DeploymentError, match="was not placed by the deployer"):
+        await foreign_code(Deaf(refuses=True), deployment())
 
 
 def test_every_contract_ships_with_code_and_constructor() -> None:
@@ -113,14 +263,13 @@ def test_every_contract_ships_with_code_and_constructor() -> None:
 
 def test_calldata_of_structs_decodes_to_what_went_in() -> None:
     refund = artifact("Requests").functions["refund"]
-    sampling = (5, 6, 7, bytes(32))
-    params = (ADDRESS_ZERO, bytes(19) + b"\x01", b"m" * 32, b"p" * 32, b"q" * 32, sampling, 3, 4, 1 << 95, 9)
+    params = (ADDRESS_ZERO, bytes(19) + b"\x01", b"m" * 32, b"p" * 32, b"q" * 32, 5, 6, 7, 3, 4, 1 << 95, 8, 9, 10)
 
     found = refund.decode_inputs(refund.encode(12, params))
 
     assert found["id"] == 12
     assert found["params"]["gateway"] == bytes(19) + b"\x01"
-    assert found["params"]["sampling"]["topP"] == 6
+    assert found["params"]["topP"] == 6
     assert found["params"]["fee"] == 1 << 95
 
 
@@ -137,7 +286,7 @@ def test_event_with_wrong_topics_or_data_is_malformed() -> None:
 
 def of_ours() -> list[Function]:
     """Return the errors that our contracts and the token declare, without those of the library's insides."""
-    prefixes = (*(f"{name}_" for name in CONTRACTS), "ERC20", "ERC2612", "SafeERC20")
+    prefixes = (*(f"{name}_" for name in CONTRACTS), "ERC20", "ERC2612", "ERC3009", "Intake", "SafeERC20")
     return sorted(
         (each for each in all_errors().values() if each.name.startswith(prefixes)), key=lambda each: each.name
     )
