@@ -4,23 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from chain_tests.anvil import LocalChain
 from click.testing import Result
+from eth_account import Account
 from typer.testing import CliRunner
 
-from plait.chain import GATEWAY, STAGE, ChainReader, ChainWriter, Order, RequestParameters
-from plait.protocol.ids import HASH_ZERO, channel_id, keccak, to_hex
-from plait.protocol.messages import Sampling, Voucher
+from plait.chain import (
+    GATEWAY,
+    LOCAL,
+    STAGE,
+    ChainReader,
+    ChainWriter,
+    NodeRegistryError,
+    Order,
+    RequestParameters,
+    deploy,
+)
+from plait.protocol.ids import Hash, authorization_nonce, channel_id, keccak, to_hex
+from plait.protocol.messages import Voucher
 from plait.protocol.receipts import ClaimRow
 from plait.protocol.typed import Key
 from plait_audit import audit
 from plait_audit.cli import app
 
 STAKE = 150_000_000
-GREEDY = Sampling(temperature=0, top_p=1_000_000, top_k=0, stop=HASH_ZERO)
 
 
 async def member(chain: LocalChain, reader: ChainReader, *, roles: int = 0) -> ChainWriter:
@@ -83,33 +94,130 @@ async def test_audit_of_a_channel_s_whole_life_is_clean(chain: LocalChain, reade
     assert state.nodes[payee.account].unbonding == STAKE // 2
 
 
-async def test_audit_of_requests_fulfilled_and_refunded_is_clean(chain: LocalChain, reader: ChainReader) -> None:
-    payer, gateway = await member(chain, reader), await member(chain, reader, roles=GATEWAY)
-    service = chain.new_key()
-    await gateway.add_service_key(service)
+async def asked(
+    chain: LocalChain, payer: ChainWriter, gateway: ChainWriter, *, by_commitment: bool = False
+) -> tuple[int, RequestParameters]:
     order = Order(
         gateway=gateway.account,
         model=keccak(b"model"),
         profile=keccak(b"profile"),
-        sampling=GREEDY,
         max_tokens=4,
         fee=1_234,
+        exclusive_until=chain.anvil.timestamp() + 300,
         deadline=chain.anvil.timestamp() + 600,
     )
-    first = (await payer.submit_request(order, [1, 2, 3])).event("Requested")
-    second = (await payer.submit_request(order, [4])).event("Requested")
-    assert first is not None
-    assert second is not None
-    node = ChainWriter(reader, service)
-    await node.fulfil(first["id"], RequestParameters.from_event(first["params"]), keccak(b"receipt"), [7, 8])
-    chain.anvil.increase_time(700)
-    await payer.refund(second["id"], RequestParameters.from_event(second["params"]))
+    sent = payer.submit_commitment(order, keccak(b"prompt"), 3) if by_commitment else payer.submit_request(order, [4])
+    event = (await sent).event("Requested")
+    assert event is not None
+    return event["id"], RequestParameters.from_event(event["params"])
+
+
+async def test_audit_of_requests_of_every_fate_is_clean(chain: LocalChain, reader: ChainReader) -> None:
+    payer, gateway = await member(chain, reader), await member(chain, reader, roles=GATEWAY)
+    service = chain.new_key()
+    await gateway.add_service_key(service)
+    requests = [await asked(chain, payer, gateway, by_commitment=number == 1) for number in range(4)]
+    await ChainWriter(reader, service).fulfil(*requests[0], keccak(b"receipt"), [7, 8])
+    chain.anvil.increase_time(301)
+    await payer.cancel(*requests[1])
+    chain.anvil.increase_time(300)
+    await payer.refund(*requests[2])
+    await payer.cancel(*requests[3])
+    await asked(chain, payer, gateway)
+    await asked(chain, payer, gateway, by_commitment=True)
 
     report = await audit(reader)
 
     assert report.findings == ()
-    assert [request.status for request in report.replay.state.requests.values()] == ["fulfilled", "refunded"]
-    assert report.replay.state.accounts[gateway.account].earned == 1_234
+    state = report.replay.state
+    fates = [request.status for request in state.requests.values()]
+    assert fates == ["fulfilled", "cancelled", "refunded", "cancelled", "open", "open"]
+    assert [request.public for request in state.requests.values()] == [True, False, True, True, True, False]
+    assert state.accounts[gateway.account].earned == 1_234
+    assert report.to_dict()["owed"]["Requests"] == str(2 * 1_234)
+
+
+async def test_audit_finds_an_open_request_whose_parameters_are_not_those_in_storage(
+    chain: LocalChain, reader: ChainReader
+) -> None:
+    payer, gateway = await member(chain, reader), await member(chain, reader, roles=GATEWAY)
+    number, parameters = await asked(chain, payer, gateway)
+    requests = to_hex(chain.deployment.address("Requests"))
+    slot = next(
+        place
+        for place in (keccak(number.to_bytes(32, "big"), at.to_bytes(32, "big")) for at in range(8))
+        if chain.anvil.rpc("eth_getStorageAt", requests, to_hex(place), "latest") == to_hex(parameters.hash())
+    )
+    chain.anvil.rpc("anvil_setStorageAt", requests, to_hex(slot), to_hex(keccak(b"others")))
+    chain.anvil.mine()
+
+    report = await audit(reader)
+
+    (finding,) = report.findings
+    assert finding.check == "storage-equals-logs"
+    assert to_hex(parameters.hash()) in finding.text
+    assert finding.place == report.replay.state.requests[number].place
+
+
+async def test_audit_of_verdicts_and_jails_is_clean_and_halves_the_score(chain: LocalChain) -> None:
+    arbiter = chain.keys[1]
+    deployment = await deploy(chain.url, chain.keys[0], LOCAL.model_copy(update={"arbiter": arbiter.address}))
+    judged = replace(chain, deployment=deployment)
+    async with await ChainReader.connect(chain.url, deployment) as reader:
+        _, payee, _ = await channel_life(judged, reader)
+        score, judge = await reader.reputation(payee.account), ChainWriter(reader, arbiter)
+        until = chain.anvil.timestamp() + deployment.parameters.unbonding_delay
+        await judge.send("NodeRegistry", "slash", payee.account, 1_000)
+        await judge.send("NodeRegistry", "slash", payee.account, 1)
+        await judge.send("NodeRegistry", "jail", payee.account, until)
+        with pytest.raises(NodeRegistryError, match="at most the unbonding delay"):
+            await judge.send("NodeRegistry", "jail", payee.account, until + 1_000)
+
+        report, node = await audit(reader), await reader.node(payee.account)
+
+        assert report.findings == ()
+        assert node is not None
+        assert (node.verdicts, node.jailed_until, node.stake) == (2, until, STAKE - 1_001)
+        assert report.replay.state.nodes[payee.account].verdicts == 2
+        assert await reader.reputation(payee.account) == score // 4 > 0
+        assert report.to_dict()["counts"]["verdicts"] == 2
+
+
+async def test_audit_of_a_channel_opened_by_authorization_is_clean(chain: LocalChain, reader: ChainReader) -> None:
+    payer, payee, carrier = [await member(chain, reader) for _ in range(3)]
+    signer, salt, until = Key.generate(), keccak(b"salt"), chain.anvil.timestamp() + 600
+    channel = channel_id(payer.account, payee.account, signer.address)
+    authorization = await authorized(reader, payer.key, 5_000, nonce=authorization_nonce(channel, salt), until=until)
+
+    parties = payer.account, payee.account, signer.address
+    sent = await carrier.send("Channels", "openWithAuthorization", *parties, 5_000, (0, until, salt, *authorization))
+
+    assert sent.event("AuthorizationUsed") is not None
+    assert (await reader.channel_by_id(channel)).deposit == 5_000
+    assert (await audit(reader)).findings == ()
+
+
+async def authorized(
+    reader: ChainReader, key: Key, amount: int, *, nonce: Hash, until: int
+) -> tuple[int, bytes, bytes]:
+    """Sign an EIP-3009 `ReceiveWithAuthorization` to `Channels`; return v, r, s."""
+    _, name, version, chain_id, token, *_ = await reader.view("Token", "eip712Domain")
+    fields = {"from": "address", "to": "address", "value": "uint256", "validAfter": "uint256"}
+    fields |= {"validBefore": "uint256", "nonce": "bytes32"}
+    signed = Account.sign_typed_data(
+        key.secret_hex(),
+        domain_data={"name": name, "version": version, "chainId": chain_id, "verifyingContract": to_hex(token)},
+        message_types={"ReceiveWithAuthorization": [{"name": each, "type": kind} for each, kind in fields.items()]},
+        message_data={
+            "from": to_hex(key.address),
+            "to": to_hex(reader.deployment.address("Channels")),
+            "value": amount,
+            "validAfter": 0,
+            "validBefore": until,
+            "nonce": nonce,
+        },
+    )
+    return signed.v, signed.r.to_bytes(32, "big"), signed.s.to_bytes(32, "big")
 
 
 async def test_audit_finds_changed_channel_slot_and_names_its_last_log(chain: LocalChain, reader: ChainReader) -> None:
@@ -141,7 +249,7 @@ async def test_audit_finds_missing_tokens_and_ignores_a_gift(chain: LocalChain, 
     await payer.transfer(channels, 1)
     assert (await audit(reader)).clean
 
-    token = to_hex(chain.deployment.address("TestToken"))
+    token = to_hex(chain.deployment.address("Token"))
     slot = next(
         place
         for place in (keccak(bytes(12) + channels, at.to_bytes(32, "big")) for at in range(8))
@@ -153,6 +261,19 @@ async def test_audit_finds_missing_tokens_and_ignores_a_gift(chain: LocalChain, 
     checks = {finding.check for finding in (await audit(reader)).findings}
     assert checks == {"tokens-back-debts", "token"}
     assert payee.account
+
+
+async def test_audit_reads_of_the_token_only_what_touches_the_contracts(chain: LocalChain, reader: ChainReader) -> None:
+    payer, payee, _ = await channel_life(chain, reader)
+    before = (await audit(reader)).replay
+    await payer.transfer(payee.account, 1)
+    assert (await audit(reader)).replay.logs == before.logs
+    await payer.transfer(chain.deployment.address("Channels"), 1)
+
+    after = (await audit(reader)).replay
+
+    assert after.logs == before.logs + 1
+    assert set(after.state.balances) <= set(chain.deployment.addresses.values())
 
 
 @pytest.mark.parametrize("broken", [False, True])

@@ -33,7 +33,7 @@ from plait.chain import (
     deploy,
     read_logs,
 )
-from plait.chain.deploy import contract_address
+from plait.chain.plan import contract_address
 from plait.protocol.ids import Address, Hash, keccak, to_hex
 from plait.protocol.typed import Key
 
@@ -86,7 +86,7 @@ async def test_deployment_twice_from_one_key_is_two_deployments(chain: LocalChai
     second = await deploy(chain.url, chain.keys[0], LOCAL)
 
     assert set(first.addresses.values()).isdisjoint(second.addresses.values())
-    assert second.address("TestToken") == contract_address(chain.keys[0].address, 6)
+    assert second.address("Token") == contract_address(chain.keys[0].address, 6)
 
 
 async def test_endpoint_down_names_itself_without_its_key(chain: LocalChain) -> None:
@@ -152,7 +152,7 @@ async def test_transaction_that_no_block_takes_is_pending_and_bumped(chain: Loca
     seen: list[Transaction] = []
 
     with pytest.raises(PendingError) as caught:
-        await writer.send("TestToken", "mint", writer.account, 5, journal=seen.append)
+        await writer.send("Token", "mint", writer.account, 5, journal=seen.append)
 
     assert len(seen) >= 2
     assert {each.nonce for each in seen} == {0}
@@ -178,7 +178,7 @@ async def test_resume_after_another_transaction_took_the_nonce_is_refused(
         raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        await writer.send("TestToken", "mint", writer.account, 5, journal=stop)
+        await writer.send("Token", "mint", writer.account, 5, journal=stop)
     await writer.mint(writer.account, 7)
 
     with pytest.raises(NonceTakenError):
@@ -215,7 +215,7 @@ async def test_revert_in_a_block_says_why(chain: LocalChain, reader: ChainReader
 
 def token_balance_slot(chain: LocalChain, account: Address) -> tuple[str, str]:
     """Return where OpenZeppelin's ERC-20 keeps a balance: the mapping is its first slot."""
-    return to_hex(chain.deployment.address("TestToken")), to_hex(keccak(bytes(12) + account + bytes(32)))
+    return to_hex(chain.deployment.address("Token")), to_hex(keccak(bytes(12) + account + bytes(32)))
 
 
 async def test_call_of_a_contract_that_is_none_is_an_error(chain: LocalChain, reader: ChainReader) -> None:
@@ -235,7 +235,7 @@ async def test_logs_in_ranges_are_all_logs(chain: LocalChain, reader: ChainReade
     for amount in range(1, 8):
         await writer.mint(writer.account, amount)
     head = await reader.block()
-    token = [chain.deployment.address("TestToken")]
+    token = [chain.deployment.address("Token")]
 
     found = [part async for part in read_logs(reader.rpc, addresses=token, first=0, last=head.number, span=2)]
 

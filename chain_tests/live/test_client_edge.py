@@ -9,16 +9,14 @@ import pytest
 from chain_tests.anvil import LocalChain
 
 from plait import AsyncPlait
-from plait.chain import GATEWAY, ChainReader, ChainWriter, Deployment
-from plait.chain.writer import Order, RequestParameters
-from plait.client.edge import RpcEdge
+from plait.chain import GATEWAY, ChainReader, ChainWriter, Deployment, Order
+from plait.client.edge import Asked, Ending, Fulfilment, RpcEdge, asked_from
 from plait.client.settings import Settings, settle
 from plait.errors import SettingsError, WrongChainError, WrongCodeError
 from plait.ledger.journal import Journal
 from plait.ledger.payer import PayerBook
 from plait.protocol.commitments import ids_bytes
-from plait.protocol.ids import HASH_ZERO, Address, Hash, to_hex
-from plait.protocol.messages import Sampling
+from plait.protocol.ids import Address, Hash, to_hex
 from plait.protocol.receipts import RECEIPT, ClaimRow, ReceiptLeaf
 from plait.protocol.typed import Key
 
@@ -93,30 +91,52 @@ async def test_edge_channel_opened_topped_up_claimed(chain: LocalChain, reader: 
     assert head.number >= claim.block >= final
 
 
-async def test_edge_request_fulfilled_gives_the_ids_of_the_transaction(
-    chain: LocalChain, reader: ChainReader, tmp_path: Path
-) -> None:
-    there = await town(chain, reader, tmp_path)
+async def asked(chain: LocalChain, there: Town) -> tuple[int, Asked]:
+    """Ask through the edge; return the request's number and what it asks for."""
     order = Order(
         gateway=there.gateway.account,
         model=MODEL,
         profile=PROFILE,
-        sampling=Sampling(temperature=0, top_p=1_000_000, top_k=0, stop=HASH_ZERO),
         max_tokens=8,
         fee=100,
+        exclusive_until=chain.anvil.timestamp() + 300,
         deadline=chain.anvil.timestamp() + 600,
     )
-    sent = await there.edge.submit_request(order, [1, 2, 3])
-    asked = sent.event("Requested")
-    assert asked is not None
-    assert await there.edge.fulfilment(asked["id"]) is None
+    event = (await there.edge.submit_request(order, [1, 2, 3])).event("Requested")
+    assert event is not None
+    return event["id"], asked_from(event)
 
-    parameters = RequestParameters.from_event(asked["params"])
-    answered = await ChainWriter(reader, there.service).fulfil(asked["id"], parameters, Hash(b"\x07" * 32), [9, 8, 7])
-    found = await there.edge.fulfilment(asked["id"])
-    assert found is not None
+
+async def test_edge_request_fulfilled_gives_the_ids_of_the_transaction(
+    chain: LocalChain, reader: ChainReader, tmp_path: Path
+) -> None:
+    there = await town(chain, reader, tmp_path)
+    number, made = await asked(chain, there)
+    assert await there.edge.ended(number) is None
+    assert await there.edge.asked(number) == made
+    assert await there.edge.asked(number + 1) is None
+
+    answered = await ChainWriter(reader, there.service).fulfil(number, made.parameters, Hash(b"\x07" * 32), [9, 8, 7])
+    found = await there.edge.ended(number)
+    assert isinstance(found, Fulfilment)
     assert (found.output, found.receipt, found.model) == (ids_bytes([9, 8, 7]), b"\x07" * 32, MODEL)
     assert (found.transaction, found.gas_used) == (answered.hash, answered.gas_used)
+
+
+@pytest.mark.parametrize(("after_s", "how"), [(301, "cancelled"), (601, "refunded")])
+async def test_edge_request_taken_back_says_how(
+    chain: LocalChain, reader: ChainReader, tmp_path: Path, after_s: int, how: str
+) -> None:
+    there = await town(chain, reader, tmp_path)
+    number, made = await asked(chain, there)
+    assert await there.edge.balance() == 9_900
+    chain.anvil.increase_time(after_s)
+
+    take_back = there.edge.cancel if how == "cancelled" else there.edge.refund
+    sent = await take_back(number, made.parameters)
+
+    assert await there.edge.ended(number) == Ending(how=how, fee=100, transaction=sent.hash)  # type: ignore[arg-type]
+    assert await there.edge.balance() == 10_000
 
 
 async def test_edge_without_key_reads_but_does_not_write(

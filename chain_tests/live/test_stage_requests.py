@@ -1,20 +1,30 @@
-"""Requests in escrow on a real chain, as a stage asks for them."""
+"""Requests in escrow on a real chain, as stages and gateways ask for them."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from chain_tests.anvil import LocalChain
 
-from plait.chain import GATEWAY, ChainReader, ChainWriter
-from plait.chain.logs import decode
-from plait.chain.writer import Order
+from plait.chain import GATEWAY, ChainReader, ChainWriter, Order, RequestParameters
 from plait.protocol.ids import HASH_ZERO, Address, Hash, keccak
 from plait.protocol.messages import Request, Sampling
 from plait.protocol.typed import Key, digest
-from plait_node.stage.onchain import OpenRequests
+from plait_node.chain_requests import OpenRequests
 
 MODEL, PROFILE = Hash(b"\x01" * 32), Hash(b"\x02" * 32)
 SAMPLING = Sampling(temperature=0, top_p=1_000_000, top_k=0, stop=HASH_ZERO)
 STAKE = 150_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """A request in escrow, and who can end it."""
+
+    request: Request
+    number: int
+    parameters: RequestParameters
+    payer: ChainWriter
 
 
 async def gateway(chain: LocalChain, reader: ChainReader) -> Address:
@@ -27,26 +37,21 @@ async def gateway(chain: LocalChain, reader: ChainReader) -> Address:
     return writer.account
 
 
-async def submit(chain: LocalChain, reader: ChainReader) -> Request:
+async def submit(chain: LocalChain, reader: ChainReader) -> Made:
     payer = ChainWriter(reader, chain.new_key())
     await payer.mint(payer.account, 1_000)
     order = Order(
         gateway=await gateway(chain, reader),
         model=MODEL,
         profile=PROFILE,
-        sampling=SAMPLING,
         max_tokens=8,
         fee=100,
+        exclusive_until=chain.anvil.timestamp() + 300,
         deadline=chain.anvil.timestamp() + 600,
     )
-    sent = await payer.submit_request(order, [1, 2, 3])
-    block = await reader.block(sent.block)
-    logs = await reader.rpc.logs(
-        first=block.number, last=block.number, addresses=[reader.deployment.address("Requests")]
-    )
-    event = decode(reader.deployment, logs[-1])
+    event = (await payer.submit_request(order, [1, 2, 3])).event("Requested")
     assert event is not None
-    number, values = event.values["id"], event.values["params"]
+    number, values = event["id"], event["params"]
     seed = _seed(chain, number)
     request = Request(
         payer=values["payer"],
@@ -63,8 +68,8 @@ async def submit(chain: LocalChain, reader: ChainReader) -> Request:
         nonce=seed,
         deadline=order.deadline,
     )
-    assert digest(chain.deployment.domain, request) == event.values["request"]
-    return request
+    assert digest(chain.deployment.domain, request) == event["request"]
+    return Made(request=request, number=number, parameters=RequestParameters.from_event(values), payer=payer)
 
 
 def _seed(chain: LocalChain, number: int) -> Hash:
@@ -73,12 +78,41 @@ def _seed(chain: LocalChain, number: int) -> Hash:
 
 
 async def test_request_in_escrow_is_known(chain: LocalChain, reader: ChainReader) -> None:
-    request = await submit(chain, reader)
+    made = await submit(chain, reader)
     chain.anvil.mine(20)
     known = OpenRequests(reader, span=8)  # three ranges of logs back
-    assert await known(request, digest(chain.deployment.domain, request))
+    assert await known(made.request, digest(chain.deployment.domain, made.request))
+
+
+async def test_request_whose_fee_went_back_is_unknown(chain: LocalChain, reader: ChainReader) -> None:
+    made = await submit(chain, reader)
+    chain.anvil.increase_time(301)
+    name = digest(chain.deployment.domain, made.request)
+    assert await OpenRequests(reader)(made.request, name)
+
+    await made.payer.cancel(made.number, made.parameters)
+
+    assert not await OpenRequests(reader)(made.request, name)
 
 
 async def test_request_that_nobody_made_is_unknown(chain: LocalChain, reader: ChainReader) -> None:
-    request = await submit(chain, reader)
-    assert not await OpenRequests(reader)(request, Hash(b"\x09" * 32))
+    made = await submit(chain, reader)
+    assert not await OpenRequests(reader)(made.request, Hash(b"\x09" * 32))
+
+
+async def test_request_is_known_by_number_gateway_and_digest_together_while_it_is_open(
+    chain: LocalChain, reader: ChainReader
+) -> None:
+    made = await submit(chain, reader)
+    chain.anvil.mine(20)
+    known, name = OpenRequests(reader, span=8), digest(chain.deployment.domain, made.request)
+    owner = made.request.gateway
+
+    assert await known.named(made.number, owner, name)
+    assert not await known.named(made.number + 1, owner, name)
+    assert not await known.named(made.number, Address(b"\x01" * 20), name)
+    assert not await known.named(made.number, owner, Hash(b"\x09" * 32))
+
+    chain.anvil.increase_time(301)
+    await made.payer.cancel(made.number, made.parameters)
+    assert not await known.named(made.number, owner, name)

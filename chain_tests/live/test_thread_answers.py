@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -105,6 +107,41 @@ async def test_no_word_of_prompt_or_answer_is_left_at_the_gateway_or_the_broker(
             assert [path for path, data in everything.items() if secret in data] == []
 
 
+async def test_request_by_commitment_is_answered_and_its_prompt_is_nowhere_but_at_the_worker(
+    net: LiveNetwork, tmp_path: Path
+) -> None:
+    question = "Repeat after me: the walrus mends purple umbrellas on Sundays."
+    async with net.payer(tmp_path) as client, net.reader() as reader:
+        prompt = await client.requests.prepare(model=MODEL, messages=talk(question))
+        number = await client.requests.submit(
+            model=MODEL, messages=talk(question), fee=10_000, max_tokens=16, publish_prompt=False
+        )
+        kept = files(net)
+        answer = await client.requests.wait(number, timeout=100)
+        asked = await (await client.edge()).asked(number)
+        assert asked is not None
+        stream = await read(client, question, tokens=16)
+        assert answer.ids == ids_of(stream)
+        assert await reader.open_request(number) is None
+        assert (await audit(reader)).findings == ()
+        blocks = [
+            await net.call("eth_getBlockByNumber", hex(at), True) for at in range((await reader.block()).number + 1)
+        ]
+
+    everywhere = [kept, files(net), {Path(str(at)): calldata(block) for at, block in enumerate(blocks)}]
+    # The searches would find what is there: the request's name lies at the broker, the answer's ids in a transaction.
+    assert any(asked.request.hex().encode() in data for data in kept.values())
+    assert any(ids_bytes(answer.ids) in data for data in everywhere[2].values())
+    words = [question, question[:26], "walrus", "umbrellas"]
+    for secret in forms_of(words, (prompt.ids[-20:-8], prompt.ids[-8:])):
+        assert [path for everything in everywhere for path, data in everything.items() if secret in data] == []
+
+
+def calldata(block: dict[str, Any]) -> bytes:
+    """Return all that the transactions of a block carry."""
+    return b"\0".join(bytes.fromhex(each["input"][2:]) for each in block["transactions"])
+
+
 def files(net: LiveNetwork) -> dict[Path, bytes]:
     """Return every file that the gateway and the broker keep, and every log."""
     folders = [net.nodes["gateway"].home, net.folder_of("broker"), net.folder_of("logs")]
@@ -112,9 +149,13 @@ def files(net: LiveNetwork) -> dict[Path, bytes]:
 
 
 def secrets_of(question: str, text: str, prompt: tuple[int, ...], ids: tuple[int, ...]) -> list[bytes]:
-    """Return the words, and the token ids in the forms that they travel and lie in."""
+    """Return the words and tokens of a question and its answer as they may lie somewhere."""
     words = [question, question[:24], "quokka", "lighthouses", text, text[:20]]
-    runs = (prompt[4:12], prompt[-8:], ids[:4], ids[4:8])
+    return forms_of(words, (prompt[4:12], prompt[-8:], ids[:4], ids[4:8]))
+
+
+def forms_of(words: Sequence[str], runs: Sequence[tuple[int, ...]]) -> list[bytes]:
+    """Return words, and runs of token ids in the forms that they travel and lie in."""
     packed = [ids_bytes(run) for run in runs]
     varints = [b"".join(_varint(each) for each in run) for run in runs]
     little = [b"".join(each.to_bytes(4, "little") for each in run) for run in runs]

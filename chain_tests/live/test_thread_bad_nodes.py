@@ -215,8 +215,8 @@ async def test_bad_frame_closes_the_stream_and_the_stage_serves_on(
         )
         link = await link_to(net, stage.name, identity, CachedDirectory(reader))
         link._outbox.put(data, len(data))
+        # What the peer itself hears may be gRPC's own word, as its stream dies while it writes; the stage's log counts.
         await asyncio.wait_for(link.wait_closed(), 10)
-        assert reason in link.reason
     blamed = f"peer blamed owner={to_hex(mason.owner)}"
     await until(lambda: blamed in stage.text()[before:], "the stage blames nobody")
     assert any(blamed in line and reason in line for line in stage.text()[before:].splitlines())

@@ -46,7 +46,9 @@ async def test_gateway_killed_between_answer_and_voucher_loses_nothing(
         assert not answer.acknowledged
         channel = (await client.purse()).channel(net.owner("gateway"))
         assert channel.cumulative == answer.receipt.price
-        assert (await client.jobs.get(answer.id)).status == "signed"
+        # A voucher that the gateway has in its journal may be claimed before the gateway dies.
+        possible = {"signed", "claimed"} if journalled else {"signed"}
+        assert (await client.jobs.get(answer.id)).status in possible
 
         transport.before = transport.after = lambda _: None
         await net.restart("gateway")

@@ -180,7 +180,15 @@ def ids() -> Json:
                 "id": hexed(keccak(text=text)[:8]),
             }
         )
-    return {"channels": channels, "groups": groups}
+    return {"channels": channels, "authorizations": authorizations(channels), "groups": groups}
+
+
+def authorizations(channels: list[Json]) -> list[Json]:
+    cases = []
+    for channel, salt in ((channels[0], bytes(32)), (channels[0], word("salt")), (channels[1], word("salt"))):
+        nonce = keccak(abi_encode(["bytes32", "bytes32"], [bytes.fromhex(channel["id"][2:]), salt]))
+        cases.append({"channel": channel["id"], "salt": hexed(salt), "nonce": hexed(nonce)})
+    return cases
 
 
 def claims() -> Json:
@@ -587,35 +595,83 @@ def records() -> Json:
     return {"domain": {"chainId": CHAIN_ID, "verifyingContract": CHANNELS}, "signer": owner("worker"), "records": cases}
 
 
+PARAMS = (
+    "address payer,address gateway,bytes32 model,bytes32 profile,bytes32 prompt,uint32 temperature,uint32 topP,"
+    "uint32 topK,uint32 inputTokens,uint32 maxTokens,uint96 fee,uint64 exclusiveUntil,uint64 deadline,"
+    "uint32 callbackGas"
+)
+
+
 def on_chain() -> Json:
-    requests, identifier = owner("requests"), 7
-    seed = keccak(abi_encode(["uint256", "address", "uint256"], [CHAIN_ID, requests, identifier]))
-    prompt_ids = [1, 2, 3]
-    value = {
-        "payer": owner("caller"),
-        "gateway": owner("gateway"),
-        "quote": hexed(bytes(32)),
-        "model": hexed(word("model")),
-        "profiles": [hexed(word("profile"))],
-        "prompt": hexed(keccak(hkdf(bytes(32), b"plait/1/salt/prompt") + ids_packed(prompt_ids))),
-        "sampling": {"temperature": 0, "topP": 1_000_000, "topK": 0, "stop": hexed(bytes(32))},
-        "inputTokens": len(prompt_ids),
-        "maxTokens": 16,
-        "maxPrice": 5_000,
-        "seed": hexed(seed),
-        "nonce": hexed(seed),
-        "deadline": 1_800_000_000,
-    }
-    hashed, digest, _ = typed(used(types(), "Request"), "Request", value)
+    """One request with a public prompt, and one whose prompt reaches the node off chain under a key of its own."""
+    times = {"exclusiveUntil": 1_799_999_940, "deadline": 1_800_000_000}
+    greedy = {"temperature": 0, "topP": 1_000_000, "topK": 0, "maxTokens": 16, "fee": 5_000, **times, "callbackGas": 0}
+    widest = {"temperature": 700_000, "topP": 1, "topK": (1 << 32) - 1, "maxTokens": (1 << 32) - 1}
+    widest |= {"fee": (1 << 96) - 1, **times, "callbackGas": 1_000_000}
     return {
         "domain": {"chainId": CHAIN_ID, "verifyingContract": CHANNELS},
-        "requests": requests,
+        "requests": owner("requests"),
+        **on_chain_case(7, bytes(32), [1, 2, 3], greedy),
+        "commitment": on_chain_case(8, word("content key"), [1, 49_151, 0, 256, 77], widest),
+    }
+
+
+def on_chain_case(identifier: int, content_key: bytes, prompt_ids: list[int], order: Json) -> Json:
+    seed = keccak(abi_encode(["uint256", "address", "uint256"], [CHAIN_ID, owner("requests"), identifier]))
+    salt = hkdf(content_key, b"plait/1/salt/prompt")
+    asked = {
+        "payer": owner("caller"),
+        "gateway": owner("gateway"),
+        "model": hexed(word("model")),
+        "profile": hexed(word("profile")),
+        "prompt": hexed(keccak(salt + ids_packed(prompt_ids))),
+        "inputTokens": len(prompt_ids),
+        **order,
+    }
+    params = {field.split(" ")[1]: asked[field.split(" ")[1]] for field in PARAMS.split(",")}
+    value = request_of(params, seed)
+    hashed, digest, _ = typed(used(types(), "Request"), "Request", value)
+    return {
         "id": identifier,
         "seed": hexed(seed),
+        "contentKey": hexed(content_key),
+        "promptSalt": hexed(salt),
         "promptIds": hexed(ids_packed(prompt_ids)),
+        "params": params,
+        "paramsHash": hexed(keccak(encoded(params))),
         "value": value,
         "structHash": hexed(hashed),
         "digest": hexed(digest),
+    }
+
+
+def encoded(params: Json) -> bytes:
+    """Encode the struct word by word, as abi.encode lays out a struct of fixed size."""
+    kinds = [field.split(" ")[0] for field in PARAMS.split(",")]
+    values = [
+        bytes.fromhex(each[2:]) if kind == "bytes32" else each
+        for kind, each in zip(kinds, params.values(), strict=True)
+    ]
+    return abi_encode(kinds, values)
+
+
+def request_of(params: Json, seed: bytes) -> Json:
+    """Return the message that a request on chain stands for (section 3, on-chain path)."""
+    sampling = {name: params[name] for name in ("temperature", "topP", "topK")} | {"stop": hexed(bytes(32))}
+    return {
+        "payer": params["payer"],
+        "gateway": params["gateway"],
+        "quote": hexed(bytes(32)),
+        "model": params["model"],
+        "profiles": [params["profile"]],
+        "prompt": params["prompt"],
+        "sampling": sampling,
+        "inputTokens": params["inputTokens"],
+        "maxTokens": params["maxTokens"],
+        "maxPrice": params["fee"],
+        "seed": hexed(seed),
+        "nonce": hexed(seed),
+        "deadline": params["deadline"],
     }
 
 

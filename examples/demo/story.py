@@ -19,6 +19,7 @@ from plait.errors import PlaitError
 
 _QUESTION = "Explain in two sentences why the sky is blue."
 _EVENING = "And why is it red in the evening?"
+_TRIES = 4
 _NIGHT = "And why is it black at night?"
 _ON_CHAIN = "Name the capital of France."
 _LONG = "Write a long story about a lighthouse keeper and the sea."
@@ -30,6 +31,10 @@ _PAYEES = ("gateway", "stage-ash", "stage-birch", "stage-cedar")
 
 class StoryError(Exception):
     """Something did not happen as it must."""
+
+
+def _route(told: Told) -> tuple[str, ...]:
+    return tuple(stage.node for stage in told.answer.job.route)
 
 
 def _talk(question: str) -> list[dict[str, str]]:
@@ -142,12 +147,16 @@ class Story:
     def _shared_prefix(self, client: Plait, first: Told) -> None:
         """Go on talking, twice from the same point: the second time the stages know all but the last question."""
         talk = [*_talk(_QUESTION), {"role": "assistant", "content": first.text}]
-        methods = [first.answer.job.method]
-        for part, question in (("followUp", _EVENING), ("sharedPrefix", _NIGHT)):
+        methods, routes = [first.answer.job.method], [_route(first)]
+        for part, question in (("followUp", _EVENING), *(("sharedPrefix", _NIGHT),) * _TRIES):
             self._say("1 ask", f"(the talk goes on) {question}")
             told = self._ask(client, [*talk, *_talk(question)], max_tokens=32)
             self._summary[part] = self._show(told)
             methods.append(told.answer.job.method)
+            if part == "sharedPrefix" and _route(told) in routes[1:]:
+                break
+            # A busy machine makes the planner prefer the other holder of the middle blocks, which knows no prefix yet.
+            routes.append(_route(told))
         self._say("5 method", f"chosen so far: {', '.join(methods)}")
         _must(
             f"the method is {methods[-1]} although the prefix is shared",

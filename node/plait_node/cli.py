@@ -124,6 +124,7 @@ def status(
                 "pending": str(earnings.maturing + earnings.mature),
                 "released": str(earnings.released),
                 "reputation": str(await reader.reputation(node.owner)),
+                "verdicts": node.verdicts,
             }
 
     facts = asyncio.run(run())

@@ -79,6 +79,9 @@ class WorkerConfig(_Section):
     credit_windows: int = Field(default=4, ge=1)
     device_class: str = "cpu"
     parallel_jobs: int = Field(default=2, gt=0)
+    max_callback_gas: int = Field(
+        default=200_000, ge=0, description="of an on-chain request that is answered; this node pays for the gas"
+    )
 
 
 class GatewayConfig(_Section):

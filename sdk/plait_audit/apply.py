@@ -2,43 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
-
-from plait.protocol.ids import ADDRESS_ZERO, Address, channel_id, to_hex
-from plait_audit.state import Account, Channel, Finding, Model, Node, Place, Request, ServiceKey, State
+from plait.protocol.ids import channel_id, to_hex
+from plait_audit.entry import Entry, Rule, account_of, expect, find, nothing
+from plait_audit.requests import callback_failed, fulfilled, given_back, prompt_published, requested
+from plait_audit.state import TOKEN, Account, Channel, Model, Node, ServiceKey, State
 
 _BPS = 10_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """A decoded log and the time of its block in Unix seconds."""
-
-    contract: str
-    name: str
-    values: Mapping[str, Any]
-    place: Place
-    time: int
 
 
 def apply(state: State, entry: Entry) -> None:
     """Change the state by one event; what does not fit is added to `state.findings`."""
     rule = RULES.get((entry.contract, entry.name))
+    if rule is None and entry.contract == TOKEN:
+        return  # an ERC-20 may have events of its own; its transfers are all that counts here
     if rule is None:
-        _find(state, "known-events", entry, f"{entry.contract} emitted an event that its interface does not know")
+        find(state, "known-events", entry, f"{entry.contract} emitted an event that its interface does not know")
         return
     rule(state, entry)
-
-
-def _find(state: State, check: str, entry: Entry, text: str) -> None:
-    state.findings.append(Finding(check=check, text=text, place=entry.place))
-
-
-def _expect(state: State, check: str, entry: Entry, what: str, *, logged: int, rebuilt: int) -> None:
-    if logged != rebuilt:
-        _find(state, check, entry, f"{what}: the event says {logged}, replay gives {rebuilt}")
 
 
 # channels
@@ -47,7 +27,7 @@ def _expect(state: State, check: str, entry: Entry, what: str, *, logged: int, r
 def _channel(state: State, entry: Entry) -> Channel | None:
     found = state.channels.get(entry.values["id"])
     if found is None:
-        _find(state, "channels-known", entry, f"{entry.name} of a channel that was never opened")
+        find(state, "channels-known", entry, f"{entry.name} of a channel that was never opened")
     else:
         found.place = entry.place
     return found
@@ -57,7 +37,7 @@ def _opened(state: State, entry: Entry) -> None:
     values = entry.values
     payer, payee, signer = values["payer"], values["payee"], values["signer"]
     if channel_id(payer, payee, signer) != values["id"]:
-        _find(state, "channel-id", entry, f"channel {to_hex(values['id'])} is not the hash of its parties")
+        find(state, "channel-id", entry, f"channel {to_hex(values['id'])} is not the hash of its parties")
     fresh = Channel(payer=payer, payee=payee, signer=signer, place=entry.place)
     channel = state.channels.setdefault(values["id"], fresh)
     _deposit(state, entry, channel)
@@ -73,8 +53,8 @@ def _deposit(state: State, entry: Entry, channel: Channel) -> None:
     channel.place = entry.place
     channel.deposit += entry.values["amount"]
     if channel.exit_at:
-        _find(state, "channel-transitions", entry, "money was added while an exit ran")
-    _expect(state, "deposits", entry, "deposit", logged=entry.values["deposit"], rebuilt=channel.deposit)
+        find(state, "channel-transitions", entry, "money was added while an exit ran")
+    expect(state, "deposits", entry, "deposit", logged=entry.values["deposit"], rebuilt=channel.deposit)
 
 
 def _claimed(state: State, entry: Entry) -> None:
@@ -83,12 +63,12 @@ def _claimed(state: State, entry: Entry) -> None:
         return
     cumulative, jobs = entry.values["cumulative"], entry.values["jobs"]
     if cumulative <= channel.claimed:
-        _find(state, "vouchers-only-grow", entry, f"claimed {cumulative} after {channel.claimed}: paid twice")
+        find(state, "vouchers-only-grow", entry, f"claimed {cumulative} after {channel.claimed}: paid twice")
     if cumulative > channel.deposit:
-        _find(state, "claims-within-deposit", entry, f"claimed {cumulative} of a deposit of {channel.deposit}")
+        find(state, "claims-within-deposit", entry, f"claimed {cumulative} of a deposit of {channel.deposit}")
     if channel.payee != entry.values["payee"]:
-        _find(state, "claims-to-payee", entry, f"claimed for {to_hex(entry.values['payee'])}, not the channel's payee")
-    _account(state, channel.payee, entry).unaccrued += cumulative - channel.claimed
+        find(state, "claims-to-payee", entry, f"claimed for {to_hex(entry.values['payee'])}, not the channel's payee")
+    account_of(state, channel.payee, entry).unaccrued += cumulative - channel.claimed
     channel.claimed, channel.jobs, channel.root = cumulative, jobs, entry.values["receiptsRoot"]
 
 
@@ -96,7 +76,7 @@ def _exit_started(state: State, entry: Entry) -> None:
     channel = _channel(state, entry)
     if channel:
         if channel.exit_at:
-            _find(state, "channel-transitions", entry, "an exit began while another ran")
+            find(state, "channel-transitions", entry, "an exit began while another ran")
         channel.exit_at = entry.values["exitAt"]
 
 
@@ -105,28 +85,22 @@ def _ended(state: State, entry: Entry) -> None:
     if channel is None:
         return
     if not channel.exit_at:
-        _find(state, "channel-transitions", entry, "a channel ended without an exit")
+        find(state, "channel-transitions", entry, "a channel ended without an exit")
     if entry.name == "ChannelWithdrawn" and entry.time < channel.exit_at:
-        _find(state, "channel-transitions", entry, f"withdrawn at {entry.time}, before the exit ended")
+        find(state, "channel-transitions", entry, f"withdrawn at {entry.time}, before the exit ended")
     rest = channel.deposit - channel.claimed
-    _expect(state, "deposits", entry, "money returned", logged=entry.values["amount"], rebuilt=rest)
+    expect(state, "deposits", entry, "money returned", logged=entry.values["amount"], rebuilt=rest)
     channel.deposit, channel.exit_at = channel.claimed, 0
-
-
-def _account(state: State, payee: Address, entry: Entry) -> Account:
-    account = state.accounts.setdefault(payee, Account(place=entry.place))
-    account.place = entry.place
-    return account
 
 
 def _accrued(state: State, entry: Entry) -> None:
     values = entry.values
-    account, epoch = _account(state, values["payee"], entry), values["epoch"]
+    account, epoch = account_of(state, values["payee"], entry), values["epoch"]
     amount = account.unaccrued
     fee = -(-amount * state.fee_bps // _BPS)
-    _expect(state, "earnings", entry, "earned", logged=values["earned"], rebuilt=account.earned + amount)
-    _expect(state, "fees", entry, "fee", logged=values["fee"], rebuilt=account.fee + fee)
-    _expect(state, "epochs", entry, "epoch", logged=epoch, rebuilt=entry.time // state.epoch_length)
+    expect(state, "earnings", entry, "earned", logged=values["earned"], rebuilt=account.earned + amount)
+    expect(state, "fees", entry, "fee", logged=values["fee"], rebuilt=account.fee + fee)
+    expect(state, "epochs", entry, "epoch", logged=epoch, rebuilt=entry.time // state.epoch_length)
     past = epoch - account.epoch
     previous, current = {0: (account.previous, account.current), 1: (account.current, 0)}.get(past, (0, 0))
     account.previous, account.current, account.epoch = previous, current + amount - fee, epoch
@@ -136,14 +110,14 @@ def _accrued(state: State, entry: Entry) -> None:
 
 def _released(state: State, entry: Entry) -> None:
     account, amount, epoch = (
-        _account(state, entry.values["payee"], entry),
+        account_of(state, entry.values["payee"], entry),
         entry.values["amount"],
         entry.values["epoch"],
     )
     account.released += amount
     account.released_now = amount + (account.released_now if account.release_epoch == epoch else 0)
     account.release_epoch = epoch
-    _expect(state, "releases", entry, "released", logged=entry.values["released"], rebuilt=account.released)
+    expect(state, "releases", entry, "released", logged=entry.values["released"], rebuilt=account.released)
     _release_within_rules(state, entry, account)
 
 
@@ -151,32 +125,27 @@ def _release_within_rules(state: State, entry: Entry, account: Account) -> None:
     past = entry.values["epoch"] - account.epoch
     maturing = {0: account.previous + account.current, 1: account.current}.get(past, 0)
     if account.earned - account.fee - account.released - account.forfeited < maturing:
-        _find(state, "releases-mature", entry, "money was released before it matured")
+        find(state, "releases-mature", entry, "money was released before it matured")
     node = state.nodes.get(entry.values["payee"])
     stake = node.stake if node else 0
     if account.released_now > stake // 2:
         text = f"{account.released_now} released in one epoch with a stake of {stake}: more than half of it"
-        _find(state, "releases-within-stake", entry, text)
+        find(state, "releases-within-stake", entry, text)
 
 
 def _burned(state: State, entry: Entry) -> None:
-    account = _account(state, entry.values["payee"], entry)
+    account = account_of(state, entry.values["payee"], entry)
     account.burned += entry.values["amount"]
-    _expect(state, "fees", entry, "burned", logged=entry.values["burned"], rebuilt=account.burned)
+    expect(state, "fees", entry, "burned", logged=entry.values["burned"], rebuilt=account.burned)
     if account.burned > account.fee:
-        _find(state, "fees", entry, f"burned {account.burned} of {account.fee}")
+        find(state, "fees", entry, f"burned {account.burned} of {account.fee}")
 
 
 def _forfeited(state: State, entry: Entry) -> None:
-    account = _account(state, entry.values["payee"], entry)
+    account = account_of(state, entry.values["payee"], entry)
     account.forfeited += entry.values["amount"]
     account.previous = account.current = 0
-    _expect(state, "forfeits", entry, "forfeited", logged=entry.values["forfeited"], rebuilt=account.forfeited)
-
-
-def _nothing(state: State, entry: Entry) -> None:
-    """Events that report and change nothing."""
-    del state, entry
+    expect(state, "forfeits", entry, "forfeited", logged=entry.values["forfeited"], rebuilt=account.forfeited)
 
 
 # nodes
@@ -185,7 +154,7 @@ def _nothing(state: State, entry: Entry) -> None:
 def _node(state: State, entry: Entry) -> Node | None:
     found = state.nodes.get(entry.values["owner"])
     if found is None:
-        _find(state, "nodes-known", entry, f"{entry.name} of a node that never registered")
+        find(state, "nodes-known", entry, f"{entry.name} of a node that never registered")
     else:
         found.place = entry.place
     return found
@@ -194,12 +163,12 @@ def _node(state: State, entry: Entry) -> Node | None:
 def _registered(state: State, entry: Entry) -> None:
     values = entry.values
     if values["owner"] in state.nodes:
-        _find(state, "nodes-known", entry, "a node registered twice")
+        find(state, "nodes-known", entry, "a node registered twice")
     node = Node(place=entry.place, roles=values["roles"], endpoint=values["endpoint"], dht_key=values["dhtKey"])
     state.nodes[values["owner"]] = node
 
 
-def _set(field: str, value: str) -> Callable[[State, Entry], None]:
+def _set(field: str, value: str) -> Rule:
     def rule(state: State, entry: Entry) -> None:
         node = _node(state, entry)
         if node:
@@ -212,7 +181,7 @@ def _staked(state: State, entry: Entry) -> None:
     node = _node(state, entry)
     if node:
         node.stake += entry.values["amount"]
-        _expect(state, "stakes", entry, "stake", logged=entry.values["stake"], rebuilt=node.stake)
+        expect(state, "stakes", entry, "stake", logged=entry.values["stake"], rebuilt=node.stake)
 
 
 def _unbonded(state: State, entry: Entry) -> None:
@@ -221,16 +190,16 @@ def _unbonded(state: State, entry: Entry) -> None:
         node.stake -= values["amount"]
         node.unbonding += values["amount"]
         node.unbonded_at = values["unbondedAt"]
-        _expect(state, "stakes", entry, "stake", logged=values["stake"], rebuilt=node.stake)
-        _expect(state, "stakes", entry, "unbonding", logged=values["unbonding"], rebuilt=node.unbonding)
+        expect(state, "stakes", entry, "stake", logged=values["stake"], rebuilt=node.stake)
+        expect(state, "stakes", entry, "unbonding", logged=values["unbonding"], rebuilt=node.unbonding)
 
 
 def _stake_withdrawn(state: State, entry: Entry) -> None:
     node = _node(state, entry)
     if node:
-        _expect(state, "stakes", entry, "withdrawn", logged=entry.values["amount"], rebuilt=node.unbonding)
+        expect(state, "stakes", entry, "withdrawn", logged=entry.values["amount"], rebuilt=node.unbonding)
         if entry.time < node.unbonded_at:
-            _find(state, "stakes", entry, "stake left before its unbonding ended")
+            find(state, "stakes", entry, "stake left before its unbonding ended")
         node.unbonding = node.unbonded_at = 0
 
 
@@ -238,14 +207,25 @@ def _slashed(state: State, entry: Entry) -> None:
     node, values = _node(state, entry), entry.values
     if node:
         taken = node.stake + node.unbonding - values["stake"] - values["unbonding"]
-        _expect(state, "stakes", entry, "slashed", logged=values["amount"], rebuilt=taken)
+        expect(state, "stakes", entry, "slashed", logged=values["amount"], rebuilt=taken)
         node.stake, node.unbonding = values["stake"], values["unbonding"]
+        node.verdicts += 1
+        expect(state, "verdicts", entry, "verdicts", logged=values["verdicts"], rebuilt=node.verdicts)
+
+
+def _jailed(state: State, entry: Entry) -> None:
+    node, until = _node(state, entry), entry.values["jailedUntil"]
+    if node:
+        latest = entry.time + state.unbonding_delay
+        if until > latest:
+            find(state, "jails", entry, f"jailed until {until}, {until - latest} s longer than the unbonding delay")
+        node.jailed_until = until
 
 
 def _key_added(state: State, entry: Entry) -> None:
     key, owner = entry.values["key"], entry.values["owner"]
     if key in state.keys:
-        _find(state, "keys-for-ever", entry, f"service key {to_hex(key)} was given a second owner")
+        find(state, "keys-for-ever", entry, f"service key {to_hex(key)} was given a second owner")
     fresh = ServiceKey(owner=owner, valid_from=entry.values["validFrom"], revoked_at=0, place=entry.place)
     state.keys.setdefault(key, fresh)
 
@@ -253,18 +233,18 @@ def _key_added(state: State, entry: Entry) -> None:
 def _key_revoked(state: State, entry: Entry) -> None:
     key = state.keys.get(entry.values["key"])
     if key is None or key.owner != entry.values["owner"] or key.revoked_at:
-        _find(state, "keys-for-ever", entry, "a key was revoked that its node did not hold")
+        find(state, "keys-for-ever", entry, "a key was revoked that its node did not hold")
     else:
         key.revoked_at, key.place = entry.values["revokedAt"], entry.place
 
 
-# models, requests, token
+# models, token
 
 
 def _published(state: State, entry: Entry) -> None:
     values = entry.values
     if values["model"] in state.models:
-        _find(state, "models-immutable", entry, f"model {to_hex(values['model'])} was published twice")
+        find(state, "models-immutable", entry, f"model {to_hex(values['model'])} was published twice")
         return
     state.models[values["model"]] = Model(
         place=entry.place,
@@ -279,50 +259,23 @@ def _calibrated(state: State, entry: Entry) -> None:
     values = entry.values
     model = state.models.get(values["model"])
     if model is None or values["profile"] not in model.profiles:
-        _find(state, "models-immutable", entry, "a calibration of an unknown model or profile")
+        find(state, "models-immutable", entry, "a calibration of an unknown model or profile")
         return
     known = model.calibrations.setdefault(values["profile"], [])
-    _expect(state, "models-immutable", entry, "calibration's index", logged=values["index"], rebuilt=len(known))
+    expect(state, "models-immutable", entry, "calibration's index", logged=values["index"], rebuilt=len(known))
     known.append(values["calibration"])
-
-
-def _requested(state: State, entry: Entry) -> None:
-    number, params = entry.values["id"], entry.values["params"]
-    _expect(state, "requests", entry, "request's number", logged=number, rebuilt=len(state.requests) + 1)
-    state.requests[number] = Request(
-        place=entry.place,
-        payer=params["payer"],
-        gateway=params["gateway"],
-        fee=params["fee"],
-        digest=entry.values["request"],
-        deadline=params["deadline"],
-    )
-
-
-def _request_ended(state: State, entry: Entry) -> None:
-    request = state.requests.get(entry.values["id"])
-    if request is None or request.status != "open":
-        _find(state, "requests", entry, f"request {entry.values['id']} ended although it was not open")
-        return
-    _expect(state, "requests", entry, "fee", logged=entry.values["fee"], rebuilt=request.fee)
-    late = entry.time > request.deadline
-    if late != (entry.name == "Refunded"):
-        _find(state, "requests", entry, f"{entry.name} on the wrong side of the request's deadline")
-    request.status, request.place = entry.name.lower(), entry.place
-    if entry.name == "Fulfilled":
-        _account(state, request.gateway, entry).unaccrued += request.fee
 
 
 def _transferred(state: State, entry: Entry) -> None:
     sender, receiver, amount = (entry.values[name] for name in ("from", "to", "value"))
     for holder, change in ((sender, -amount), (receiver, amount)):
-        if holder != ADDRESS_ZERO:
+        if holder in state.holders:
             state.balances[holder] = state.balances.get(holder, 0) + change
             if state.balances[holder] < 0:
-                _find(state, "token", entry, f"{to_hex(holder)} spent tokens it did not have")
+                find(state, "token", entry, f"{to_hex(holder)} spent tokens it did not have")
 
 
-RULES: dict[tuple[str, str], Callable[[State, Entry], None]] = {
+RULES: dict[tuple[str, str], Rule] = {
     ("Channels", "ChannelOpened"): _opened,
     ("Channels", "ChannelToppedUp"): _topped_up,
     ("Channels", "VoucherClaimed"): _claimed,
@@ -333,13 +286,13 @@ RULES: dict[tuple[str, str], Callable[[State, Entry], None]] = {
     ("Channels", "Released"): _released,
     ("Channels", "FeeBurned"): _burned,
     ("Channels", "Forfeited"): _forfeited,
-    ("Channels", "RowsSkipped"): _nothing,
-    ("Channels", "EIP712DomainChanged"): _nothing,
+    ("Channels", "RowsSkipped"): nothing,
+    ("Channels", "EIP712DomainChanged"): nothing,
     ("NodeRegistry", "NodeRegistered"): _registered,
     ("NodeRegistry", "RolesSet"): _set("roles", "roles"),
     ("NodeRegistry", "EndpointSet"): _set("endpoint", "endpoint"),
     ("NodeRegistry", "DhtKeySet"): _set("dht_key", "dhtKey"),
-    ("NodeRegistry", "NodeJailed"): _set("jailed_until", "jailedUntil"),
+    ("NodeRegistry", "NodeJailed"): _jailed,
     ("NodeRegistry", "Staked"): _staked,
     ("NodeRegistry", "Unbonded"): _unbonded,
     ("NodeRegistry", "StakeWithdrawn"): _stake_withdrawn,
@@ -348,10 +301,15 @@ RULES: dict[tuple[str, str], Callable[[State, Entry], None]] = {
     ("NodeRegistry", "ServiceKeyRevoked"): _key_revoked,
     ("ModelRegistry", "ModelPublished"): _published,
     ("ModelRegistry", "CalibrationAdded"): _calibrated,
-    ("Requests", "Requested"): _requested,
-    ("Requests", "Fulfilled"): _request_ended,
-    ("Requests", "Refunded"): _request_ended,
-    ("TestToken", "Transfer"): _transferred,
-    ("TestToken", "Approval"): _nothing,
-    ("TestToken", "EIP712DomainChanged"): _nothing,
+    ("Requests", "Requested"): requested,
+    ("Requests", "PromptPublished"): prompt_published,
+    ("Requests", "Fulfilled"): fulfilled,
+    ("Requests", "Cancelled"): given_back,
+    ("Requests", "Refunded"): given_back,
+    ("Requests", "CallbackFailed"): callback_failed,
+    (TOKEN, "Transfer"): _transferred,
+    (TOKEN, "Approval"): nothing,
+    (TOKEN, "AuthorizationCanceled"): nothing,
+    (TOKEN, "AuthorizationUsed"): nothing,
+    (TOKEN, "EIP712DomainChanged"): nothing,
 }

@@ -68,6 +68,8 @@ def show(report: Report, console: Console) -> None:
     table.add_row("nodes", str(counts["nodes"]), f"{debts['NodeRegistry']:,}")
     table.add_row("open requests", str(counts["openRequests"]), f"{debts['Requests']:,}")
     table.add_row("claims", str(counts["claims"]), "")
+    table.add_row("failed callbacks", str(counts["failedCallbacks"]), "")
+    table.add_row("verdicts against nodes", str(counts["verdicts"]), "")
     console.print(table)
     if report.clean:
         console.print("clean: storage equals the logs, and every debt is backed")
@@ -88,6 +90,8 @@ def _counts(found: Replay) -> dict[str, int]:
         "models": len(state.models),
         "requests": len(state.requests),
         "openRequests": sum(request.status == "open" for request in state.requests.values()),
+        "failedCallbacks": sum(request.callback_failed for request in state.requests.values()),
+        "verdicts": sum(node.verdicts for node in state.nodes.values()),
     }
 
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from plait.protocol.ids import Address, Hash
+
+TOKEN = "Token"  # noqa: S105 a contract, no password
+HOLDERS = ("Channels", "NodeRegistry", "Requests")  # the contracts that keep tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +91,7 @@ class Node:
     unbonding: int = 0
     unbonded_at: int = 0
     jailed_until: int = 0
+    verdicts: int = 0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -102,15 +108,19 @@ class Model:
 
 @dataclass(slots=True, kw_only=True)
 class Request:
-    """An on-chain request; `status` is open, fulfilled or refunded."""
+    """An on-chain request; `params` as emitted: `fee` in base units, times in Unix seconds."""
 
     place: Place
-    payer: Address
-    gateway: Address
-    fee: int
     digest: bytes
-    deadline: int
-    status: str = "open"
+    params: Mapping[str, Any]
+    status: Literal["open", "fulfilled", "cancelled", "refunded"] = "open"
+    public: bool = False  # its prompt was published
+    callback_failed: bool = False
+
+    @property
+    def fee(self) -> int:
+        """Base units in escrow while the request is open."""
+        return self.params["fee"]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -119,6 +129,8 @@ class State:
 
     epoch_length: int
     fee_bps: int
+    unbonding_delay: int
+    holders: frozenset[Address]  # whose tokens are counted: others may hold some from before the deployment
     channels: dict[Hash, Channel] = field(default_factory=dict[Hash, Channel])
     accounts: dict[Address, Account] = field(default_factory=dict[Address, Account])
     nodes: dict[Address, Node] = field(default_factory=dict[Address, Node])

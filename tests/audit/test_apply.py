@@ -8,11 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from plait.chain.abi import CONTRACTS, artifact
 from plait.protocol.ids import Address, Hash, channel_id, keccak
-from plait_audit.apply import Entry, apply
+from plait_audit.apply import RULES, apply
+from plait_audit.entry import Entry
 from plait_audit.state import Place, State
 
-PAYER, PAYEE, SIGNER = (Address(bytes([n]) * 20) for n in (1, 2, 3))
+PAYER, PAYEE, SIGNER, HOLDER = (Address(bytes([n]) * 20) for n in (1, 2, 3, 4))
 CHANNEL = channel_id(PAYER, PAYEE, SIGNER)
 ROOT = keccak(b"root")
 Event = tuple[str, str, dict[str, object]]
@@ -25,7 +27,7 @@ def entries(*events: Event, time: int = 1_000) -> Iterable[Entry]:
 
 
 def replayed(*events: Event, time: int = 1_000) -> State:
-    state = State(epoch_length=600, fee_bps=100)
+    state = State(epoch_length=600, fee_bps=100, unbonding_delay=1_200, holders=frozenset({HOLDER}))
     for entry in entries(*events, time=time):
         apply(state, entry)
     return state
@@ -58,6 +60,10 @@ def channel_event(name: str, **values: object) -> Event:
 
 def node_event(name: str, **values: object) -> Event:
     return "NodeRegistry", name, {"owner": PAYEE, **values}
+
+
+def slashed(verdicts: int, amount: int = 1, stake: int = 99) -> Event:
+    return node_event("NodeSlashed", amount=amount, stake=stake, unbonding=0, verdicts=verdicts)
 
 
 REGISTERED = node_event("NodeRegistered", roles=4, endpoint="", dhtKey=bytes(32))
@@ -113,8 +119,9 @@ def test_apply_of_a_right_life_finds_nothing() -> None:
                 ("Channels", "Released", {"payee": PAYEE, "epoch": 1, "amount": 40, "released": 40}),
             ],
         ),
-        ("token", [("TestToken", "Transfer", {"from": PAYER, "to": PAYEE, "value": 1})]),
-        ("requests", [("Requests", "Refunded", {"id": 1, "payer": PAYER, "fee": 5})]),
+        ("verdicts", [REGISTERED, STAKED, slashed(2)]),
+        ("jails", [REGISTERED, node_event("NodeJailed", jailedUntil=1_000 + 1_201)]),
+        ("token", [("Token", "Transfer", {"from": HOLDER, "to": PAYEE, "value": 1})]),
         ("known-events", [("Channels", "", {})]),
     ],
 )
@@ -127,6 +134,31 @@ def test_apply_of_a_wrong_log_finds_it_at_its_place(
     assert found, [finding.check for finding in state.findings]
     assert found[0].place is not None
     assert 1 <= found[0].place.block <= len(events)
+
+
+def test_apply_of_verdicts_counts_them() -> None:
+    state = replayed(REGISTERED, STAKED, slashed(1), slashed(2, stake=98))
+
+    assert state.findings == []
+    assert state.nodes[PAYEE].verdicts == 2
+
+
+def test_apply_of_a_token_s_own_events_and_of_tokens_from_before_the_deployment_finds_nothing() -> None:
+    transfers = [
+        ("Token", "Transfer", {"from": PAYER, "to": HOLDER, "value": 5}),
+        ("Token", "Transfer", {"from": HOLDER, "to": PAYEE, "value": 2}),
+    ]
+
+    state = replayed(*transfers, ("Token", "", {}), ("Token", "AuthorizationUsed", {}))
+
+    assert state.findings == []
+    assert state.balances == {HOLDER: 3}
+
+
+def test_every_event_of_every_contract_has_a_rule() -> None:
+    events = {(name, event.name) for name in CONTRACTS for event in artifact(name).events.values()}
+
+    assert set(RULES) == events
 
 
 @given(st.lists(st.integers(1, 10**9), min_size=1, max_size=20))

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from plait_node.app.base import Base, background, clock, connected
+from plait_node.chain_requests import OpenRequests
 from plait_node.config import GatewayConfig
 from plait_node.gateway import Gateway, serve
 
@@ -27,6 +28,7 @@ async def run(base: Base, config: GatewayConfig) -> AsyncGenerator[dict[str, obj
             broker=broker,
             directory=base.keys,
             chain=base.reader,
+            on_chain=OpenRequests(base.reader),
             lookup=base.lookup(),
             models=base.store.folder,
             notify=claimer.notify,

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import NoReturn
 
 from plait.chain.writer import ChainWriter
-from plait.protocol.errors import PlaitError
+from plait.protocol.errors import BadRequestError, PlaitError
 from plait.protocol.ids import HASH_ZERO, Hash, keccak, to_hex
 from plait.protocol.messages import Request
-from plait_node.app.base import Base
-from plait_node.settlement import OnchainRequest, OnchainWatcher
-from plait_node.worker import WorkerRole
+from plait_node.app.base import Base, background, clock
+from plait_node.broker import BrokerDownError
+from plait_node.settlement import OnchainRequest, OnchainWatcher, begin_before
+from plait_node.worker import PromptBox, WorkerRole
 
 _AGAIN_S = 2.0
+_LOOK_EVERY_S = 1.0
 _log = logging.getLogger(__name__)
 
 
@@ -39,27 +40,70 @@ def request_of(found: OnchainRequest, *, chain_id: int, contract: bytes) -> Requ
     )
 
 
-async def answer_on_chain(base: Base, role: WorkerRole) -> NoReturn:
+async def answer_on_chain(base: Base, role: WorkerRole, prompts: PromptBox, *, max_callback_gas: int) -> None:
     """Answer requests that name this node until cancelled; a chain that is away is waited for."""
     writer = ChainWriter(base.reader, base.key)
     watcher = OnchainWatcher(base.journal, base.reader, base.config.owner, writer=writer)
+    # Beside the answers: the broker keeps only the newest of what strangers may bring while one is under way.
+    async with background(_look_for_prompts(watcher, prompts)):
+        await _answer_all(base, role, watcher, max_callback_gas=max_callback_gas)
+
+
+async def collect_prompts(watcher: OnchainWatcher, prompts: PromptBox, *, now: float) -> None:
+    """Give waiting requests the prompts that were brought for them and fit; raise `BrokerError`."""
+    waiting = [each for each in watcher.unanswered() if not each.ids and now < begin_before(each)]
+    prompts.keep(each.digest for each in waiting)
+    for request in waiting:
+        for ids, content_key in await prompts.opened(request.digest):
+            try:
+                watcher.give_prompt(request.number, ids, content_key)
+            except BadRequestError as error:
+                prompts.drop(request.digest, error)
+            else:
+                _log.info("prompt of an on-chain request came number=%d", request.number)
+
+
+async def _look_for_prompts(watcher: OnchainWatcher, prompts: PromptBox) -> None:
+    while True:
+        try:
+            await collect_prompts(watcher, prompts, now=clock())
+        except BrokerDownError as error:
+            _log.debug("prompts wait error=%s", error)  # who takes jobs from the same broker says so aloud
+        await asyncio.sleep(_LOOK_EVERY_S)
+
+
+async def _answer_all(base: Base, role: WorkerRole, watcher: OnchainWatcher, *, max_callback_gas: int) -> None:
     while True:
         try:
             await watcher.resume()
             async for found in watcher.requests():
-                await _answer(base, role, watcher, found)
+                request = request_of(
+                    found, chain_id=base.domain.chain_id, contract=base.reader.deployment.address("Requests")
+                )
+                await answer(role, watcher, found, request, max_callback_gas=max_callback_gas)
         except PlaitError as error:
             _log.warning("on-chain requests wait error=%s", error)
         await asyncio.sleep(_AGAIN_S)
 
 
-async def _answer(base: Base, role: WorkerRole, watcher: OnchainWatcher, found: OnchainRequest) -> None:
-    contract = base.reader.deployment.address("Requests")
-    request = request_of(found, chain_id=base.domain.chain_id, contract=contract)
+async def answer(
+    role: WorkerRole, watcher: OnchainWatcher, found: OnchainRequest, request: Request, *, max_callback_gas: int
+) -> None:
+    """Answer one request, or say in the log why not; raise `ChainError` when the chain fails meanwhile."""
+    asked = found.parameters.callback_gas
+    if asked > max_callback_gas:
+        _log.warning(
+            "on-chain request refused number=%d error=its callback asks for %d gas, max_callback_gas is %d",
+            found.number,
+            asked,
+            max_callback_gas,
+        )
+        return
     try:
-        done = await role.run_onchain(request, found.ids)
+        done = await role.run_onchain(request, found.ids, found.content_key, begin_before=begin_before(found))
     except PlaitError as error:
         _log.warning("on-chain request refused number=%d error=%s", found.number, error)
         return
     outcome = await watcher.fulfil(found, Hash(done.receipt_digest), done.ids)
-    _log.info("on-chain request answered number=%d tx=%s", found.number, to_hex(outcome.tx) if outcome.tx else "none")
+    if outcome.tx:
+        _log.info("on-chain request answered number=%d tx=%s", found.number, to_hex(outcome.tx))

@@ -9,11 +9,11 @@ from functools import partial
 
 from plait.protocol.ids import Hash
 from plait_node.app.base import Base, background
+from plait_node.chain_requests import OpenRequests
 from plait_node.config import StageConfig
 from plait_node.engine import StageEngine
 from plait_node.stage import StageConfig as RoleConfig
 from plait_node.stage import StageRole
-from plait_node.stage.onchain import OpenRequests
 from plait_node.swarm import NodeFacts
 from plait_node.wire import Dialer, LinkServer, PeerIdentity
 

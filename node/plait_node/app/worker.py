@@ -25,6 +25,7 @@ from plait_node.worker import (
     OfferTerms,
     Planner,
     PrekeyRing,
+    PromptBox,
     Tools,
     WorkerRole,
     WorkerSigner,
@@ -65,7 +66,9 @@ async def run(base: Base, config: WorkerConfig) -> AsyncGenerator[dict[str, obje
             offer, broker=broker, planner=planner, prekeys=prekeys, key=key, domain=domain, node=owner, clock=clock
         )
         try:
-            async with background(directory.run([config.model]), keeper.run(), role.run(), answer_on_chain(base, role)):
+            prompts = PromptBox(broker, prekeys=prekeys, owner=owner)
+            on_chain = answer_on_chain(base, role, prompts, max_callback_gas=config.max_callback_gas)
+            async with background(directory.run([config.model]), keeper.run(), role.run(), on_chain):
                 while not await keeper.put():  # noqa: ASYNC110 -- stages announce themselves, nobody tells us
                     await asyncio.sleep(_AGAIN_S)
                 yield {"group": group.hex()}

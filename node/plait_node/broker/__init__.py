@@ -10,7 +10,7 @@ from plait_node.broker.errors import (
     ServerStartError,
     UnreadableMessageError,
 )
-from plait_node.broker.face import Acknowledged, Broker, DeadLetter, Delivery, Notice, Result
+from plait_node.broker.face import Acknowledged, Broker, BroughtPrompt, DeadLetter, Delivery, Notice, Result
 from plait_node.broker.jetstream import NatsBroker
 from plait_node.broker.memory import MemoryBroker
 from plait_node.broker.server import LocalServer
@@ -21,6 +21,7 @@ __all__ = [
     "BrokerClosedError",
     "BrokerDownError",
     "BrokerError",
+    "BroughtPrompt",
     "DeadLetter",
     "Delivery",
     "LocalServer",

@@ -21,7 +21,7 @@ from nats.js.errors import APIError, BadRequestError, NotFoundError
 
 from plait_node.broker import subjects
 from plait_node.broker.errors import BrokerClosedError, BrokerDownError, MessageTooLargeError
-from plait_node.broker.face import MESSAGE_LIMIT, OFFER_LIFE_S
+from plait_node.broker.face import MESSAGE_LIMIT
 from plait_node.broker.subjects import StreamPlan
 
 _LOG = logging.getLogger(__name__)
@@ -69,9 +69,9 @@ class Connection:
         except BadRequestError:
             await self._call("update a stream", lambda: self._stream.update_stream(config))
 
-    async def ensure_bucket(self) -> None:
-        """Create the bucket of offers."""
-        config = api.KeyValueConfig(bucket=subjects.OFFERS_BUCKET, ttl=OFFER_LIFE_S, history=1, direct=True)
+    async def ensure_bucket(self, name: str, *, life_s: float, kept: int) -> None:
+        """Create a bucket that keeps the newest `kept` values of a key for `life_s` seconds."""
+        config = api.KeyValueConfig(bucket=name, ttl=life_s, history=kept, direct=True)
         await self._call("create a bucket", lambda: self._stream.create_key_value(config))
 
     async def ensure_consumer(self, stream: str, name: str, subject: str, *, ack_wait_s: float) -> None:
@@ -158,13 +158,15 @@ class Connection:
         """Drop what a stream holds on a subject."""
         await self._call("drop messages", lambda: self._stream.purge_stream(stream, subject=subject))
 
-    async def put(self, key: str, value: bytes | None) -> None:
-        """Store the newest value of an offer, or None to take it back."""
-        bucket = await self._call("open a bucket", lambda: self._stream.key_value(subjects.OFFERS_BUCKET))
+    async def put(self, bucket: str, key: str, value: bytes | None) -> None:
+        """Store the newest value of a key in a bucket, or None to take it back."""
+        if value is not None and len(value) > MESSAGE_LIMIT:
+            raise MessageTooLargeError(len(value), MESSAGE_LIMIT)
+        values = await self._call("open a bucket", lambda: self._stream.key_value(bucket))
         if value is None:
-            await self._call("delete an offer", lambda: bucket.delete(key))
+            await self._call(f"drop a value of {bucket}", lambda: values.delete(key))
         else:
-            await self._call("store an offer", lambda: bucket.put(key, value))
+            await self._call(f"keep a value of {bucket}", lambda: values.put(key, value))
 
     async def close(self) -> None:
         """Flush and disconnect; a server that is away is no error."""

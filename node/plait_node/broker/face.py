@@ -1,4 +1,4 @@
-"""What the roles see of a broker: jobs to groups, results to gateways, payments to workers, offers of workers.
+"""What the roles see of a broker: jobs to groups, results to gateways, payments and prompts to workers, their offers.
 
 Delivery is at least once; every publisher names its message, so a retry is dropped by the broker. Readers of results
 and payments name the sequence they have seen, so nothing is lost between two connections.
@@ -44,6 +44,14 @@ class Acknowledged:
 
     sequence: int
     ack: signed_pb2.Acknowledgement
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BroughtPrompt:
+    """One delivery of an on-chain request's prompt, with its place in the broker's stream."""
+
+    sequence: int
+    call: gateway_pb2.PromptCall
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,6 +159,14 @@ class Broker(Protocol):
         """Return every live offer, unchecked: the reader verifies signatures."""
         ...
 
+    async def bring_prompt(self, request: bytes, call: gateway_pb2.PromptCall) -> None:
+        """Keep a delivery of an on-chain request's prompt for `PROMPT_LIFE_S` seconds, among the newest few."""
+        ...
+
+    async def prompts(self, request: bytes, *, after: int = 0) -> list[BroughtPrompt]:
+        """Return what was delivered for a request after a sequence, oldest first, unchecked: anyone may deliver."""
+        ...
+
     async def dead_letters(self) -> list[DeadLetter]:
         """Return the jobs that were given up."""
         ...
@@ -162,6 +178,11 @@ class Broker(Protocol):
 
 # A worker puts its offer again every 15 s; one that stops is gone from quotes within this time.
 OFFER_LIFE_S = 60.0
+# An on-chain request lives an hour at most.
+PROMPT_LIFE_S = 3_600.0
+# Newest deliveries kept of one request. The gateway cannot tell a fitting one from garbage, so neither the first nor
+# the last may win: the worker looks every second, and tries more than one address can bring in that time.
+PROMPTS_KEPT = 32
 
 
 def given_up(request: bytes, reason: str) -> gateway_pb2.ResultEvent:

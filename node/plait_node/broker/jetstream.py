@@ -1,4 +1,4 @@
-"""The broker over NATS JetStream: a work queue for jobs, kept logs for results and payments, a bucket for offers."""
+"""The broker over NATS JetStream: a work queue for jobs, kept logs for results and payments, two buckets."""
 
 from __future__ import annotations
 
@@ -17,8 +17,12 @@ from plait_node.broker.connection import Connection, Stored
 from plait_node.broker.errors import BrokerDownError, BrokerError, UnreadableMessageError
 from plait_node.broker.face import (
     MAX_DELIVERIES,
+    OFFER_LIFE_S,
     PRIORITIES,
+    PROMPT_LIFE_S,
+    PROMPTS_KEPT,
     Acknowledged,
+    BroughtPrompt,
     DeadLetter,
     Delivery,
     Notice,
@@ -37,7 +41,7 @@ M = TypeVar("M", bound=Message)
 
 
 class NatsBroker:
-    """Jobs, results, payments and offers on a nats-server."""
+    """Jobs, results, payments, prompts and offers on a nats-server."""
 
     def __init__(self, connection: Connection, *, ack_wait_s: float) -> None:
         self._connection = connection
@@ -53,7 +57,8 @@ class NatsBroker:
         try:
             for plan in subjects.STREAMS:
                 await connection.ensure_stream(plan)
-            await connection.ensure_bucket()
+            await connection.ensure_bucket(subjects.OFFERS_BUCKET, life_s=OFFER_LIFE_S, kept=1)
+            await connection.ensure_bucket(subjects.PROMPTS_BUCKET, life_s=PROMPT_LIFE_S, kept=PROMPTS_KEPT)
         except BrokerError:
             await connection.close()
             raise
@@ -148,17 +153,31 @@ class NatsBroker:
 
     async def offer(self, worker: bytes, model: bytes, offer: gateway_pb2.WorkerOffer) -> None:
         """Put what this worker offers for a model."""
-        await self._connection.put(subjects.offer_key(worker, model), offer.SerializeToString())
+        await self._connection.put(subjects.OFFERS_BUCKET, subjects.offer_key(worker, model), offer.SerializeToString())
 
     async def withdraw_offer(self, worker: bytes, model: bytes) -> None:
         """Take this worker's offer for a model back."""
-        await self._connection.put(subjects.offer_key(worker, model), None)
+        await self._connection.put(subjects.OFFERS_BUCKET, subjects.offer_key(worker, model), None)
 
     async def offers(self) -> list[gateway_pb2.WorkerOffer]:
         """Return every live offer."""
         rows = await self._rows(subjects.OFFERS_STREAM, f"$KV.{subjects.OFFERS_BUCKET}.>")
         offers = [_read(gateway_pb2.WorkerOffer, row) for row in rows if "KV-Operation" not in row.headers]
         return [offer for offer in offers if offer is not None]
+
+    async def bring_prompt(self, request: bytes, call: gateway_pb2.PromptCall) -> None:
+        """Keep a delivery of an on-chain request's prompt."""
+        await self._connection.put(subjects.PROMPTS_BUCKET, subjects.prompt_key(request), call.SerializeToString())
+
+    async def prompts(self, request: bytes, *, after: int = 0) -> list[BroughtPrompt]:
+        """Return what was delivered for a request after a sequence, oldest first."""
+        subject = f"$KV.{subjects.PROMPTS_BUCKET}.{subjects.prompt_key(request)}"
+        found: list[BroughtPrompt] = []
+        for row in await self._rows(subjects.PROMPTS_STREAM, subject, after=after):
+            call = _read(gateway_pb2.PromptCall, row)
+            if call is not None:
+                found.append(BroughtPrompt(sequence=row.sequence, call=call))
+        return found
 
     async def dead_letters(self) -> list[DeadLetter]:
         """Return the jobs that were given up."""
@@ -277,9 +296,9 @@ class NatsBroker:
                     last = row.sequence
                     yield row
 
-    async def _rows(self, stream: str, subject: str) -> list[Stored]:
+    async def _rows(self, stream: str, subject: str, *, after: int = 0) -> list[Stored]:
         rows: list[Stored] = []
-        last = 0
+        last = after
         while (row := await self._connection.next_after(stream, subject, last)) is not None:
             rows.append(row)
             last = row.sequence

@@ -18,7 +18,10 @@ from plait_node.broker.face import (
     MESSAGE_LIMIT,
     OFFER_LIFE_S,
     PRIORITIES,
+    PROMPT_LIFE_S,
+    PROMPTS_KEPT,
     Acknowledged,
+    BroughtPrompt,
     DeadLetter,
     Delivery,
     Notice,
@@ -51,7 +54,7 @@ _Row = tuple[int, bytes, bytes]
 
 
 class MemoryBroker:
-    """Keep jobs, results, payments and offers in this process."""
+    """Keep jobs, results, payments, prompts and offers in this process."""
 
     def __init__(self, clock: Callable[[], float], *, ack_wait_s: float = 10.0) -> None:
         self._clock = clock
@@ -61,6 +64,7 @@ class MemoryBroker:
         self._named: set[str] = set()
         self._dead: list[DeadLetter] = []
         self._offers: dict[tuple[bytes, bytes], tuple[float, bytes]] = {}
+        self._prompts: dict[bytes, list[tuple[float, int, bytes]]] = {}
 
     async def publish_job(self, group: bytes, priority: int, call: gateway_pb2.JobCall, *, request: bytes) -> bool:
         """Hand a job to a group; return False when this request was published before."""
@@ -137,6 +141,22 @@ class MemoryBroker:
         now = self._clock()
         live = sorted((key, payload) for key, (until, payload) in self._offers.items() if until > now)
         return [gateway_pb2.WorkerOffer.FromString(payload) for _, payload in live]
+
+    async def bring_prompt(self, request: bytes, call: gateway_pb2.PromptCall) -> None:
+        """Keep a delivery of an on-chain request's prompt."""
+        brought = (self._clock() + PROMPT_LIFE_S, next(self._numbers), self._payload(call))
+        self._prompts[request] = [*self._prompts.get(request, ()), brought][-PROMPTS_KEPT:]
+
+    async def prompts(self, request: bytes, *, after: int = 0) -> list[BroughtPrompt]:
+        """Return what was delivered for a request after a sequence, oldest first."""
+        if self._queue.closed:
+            raise BrokerClosedError
+        now = self._clock()
+        return [
+            BroughtPrompt(sequence=number, call=gateway_pb2.PromptCall.FromString(payload))
+            for until, number, payload in self._prompts.get(request, ())
+            if until > now and number > after
+        ]
 
     async def dead_letters(self) -> list[DeadLetter]:
         """Return the jobs that were given up."""

@@ -11,6 +11,8 @@ _DEAD_LIFE_S = 7 * 24 * _HOUR
 
 OFFERS_BUCKET = "plait-workers"
 OFFERS_STREAM = f"KV_{OFFERS_BUCKET}"
+PROMPTS_BUCKET = "plait-prompts"
+PROMPTS_STREAM = f"KV_{PROMPTS_BUCKET}"
 # The owner that a result names when the broker's edge itself reports a job that nobody could take.
 NOBODY = bytes(20)
 
@@ -83,6 +85,11 @@ def wake(subject: str) -> str:
 def offer_key(worker: bytes, model: bytes) -> str:
     """Name a worker's offer for a model in the bucket."""
     return f"{_hex(model, 32)}.{_hex(worker, 20)}"
+
+
+def prompt_key(request: bytes) -> str:
+    """Name where deliveries of an on-chain request's prompt lie in their bucket."""
+    return _hex(request, 32)
 
 
 def _hex(value: bytes, size: int) -> str:

@@ -54,6 +54,14 @@ class Chain(Protocol):
         ...
 
 
+class OnChain(Protocol):
+    """The contract of on-chain requests."""
+
+    async def named(self, number: int, gateway: Address, request: Hash, /) -> bool:
+        """Say whether request `number` is open, asks this gateway, and has this digest."""
+        ...
+
+
 class Found(Protocol):
     """A job or receipt in the DHT, under its worker's key."""
 
@@ -90,10 +98,11 @@ class Outside:
     broker: Broker
     directory: NodeDirectory
     chain: Chain
+    on_chain: OnChain
     lookup: Deposits
     notify: Callable[[], None]
     clock: Callable[[], float]
     patience_s: float
 
 
-__all__ = ["Chain", "Deposits", "Found", "Head", "NodeDirectory", "Outside", "Slot"]
+__all__ = ["Chain", "Deposits", "Found", "Head", "NodeDirectory", "OnChain", "Outside", "Slot"]

@@ -29,7 +29,13 @@ from plait.protocol.errors import (
 from plait.protocol.ids import hash32
 from plait_node.gateway.answer import Event
 from plait_node.gateway.errors import GatewayError, status_of
-from plait_node.gateway.limits import BODY_BYTES, AddressLimiter
+from plait_node.gateway.limits import (
+    BODY_BYTES,
+    PROMPT_BODY_BYTES,
+    PROMPTS_BURST,
+    PROMPTS_PER_S,
+    AddressLimiter,
+)
 from plait_node.gateway.service import Gateway
 
 _LOG = logging.getLogger(__name__)
@@ -40,9 +46,12 @@ _GRACE_S = 1
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-def make_app(gateway: Gateway, *, limiter: AddressLimiter | None = None) -> Starlette:
-    """Return the ASGI application of a gateway that runs."""
+def make_app(
+    gateway: Gateway, *, limiter: AddressLimiter | None = None, prompts: AddressLimiter | None = None
+) -> Starlette:
+    """Return the ASGI application of a gateway that runs; `prompts` limits deliveries of prompts besides."""
     face = _Face(gateway, limiter or AddressLimiter(gateway.clock))
+    prompts = prompts or AddressLimiter(gateway.clock, per_s=PROMPTS_PER_S, burst=PROMPTS_BURST)
     post, get = ["POST"], ["GET"]
     routes = [
         Route("/v1/quotes", face.unsigned(face.quotes), methods=post),
@@ -50,6 +59,7 @@ def make_app(gateway: Gateway, *, limiter: AddressLimiter | None = None) -> Star
         Route("/v1/jobs/{request}/events", face.signed(face.events), methods=post),
         Route("/v1/jobs/{request}/cancel", face.signed(face.cancel), methods=post),
         Route("/v1/vouchers", face.signed(face.vouchers), methods=post),
+        Route("/v1/requests/{number}/prompt", face.unsigned(face.prompt, prompts), methods=post),
         Route("/v1/channels/state", face.unsigned(face.channel_state), methods=post),
         Route("/v1/models", face.unsigned(face.models), methods=get),
         Route("/v1/manifests/{id}", face.unsigned(face.manifest), methods=get),
@@ -111,12 +121,13 @@ class _Face:
         self._gateway = gateway
         self._limiter = limiter
 
-    def unsigned(self, endpoint: Endpoint) -> Endpoint:
+    def unsigned(self, endpoint: Endpoint, *limiters: AddressLimiter) -> Endpoint:
         """Limit calls by address."""
 
         async def call(request: Request) -> Response:
-            self._limiter.check(_address(request))
-            self._limiter.charge(_address(request))
+            for limiter in (self._limiter, *limiters):
+                limiter.check(_address(request))
+                limiter.charge(_address(request))
             return await endpoint(request)
 
         return self._answered(call)
@@ -145,6 +156,12 @@ class _Face:
     async def vouchers(self, request: Request) -> Response:
         """POST /v1/vouchers."""
         return _proto(await self._gateway.take_voucher(await _body(request)))
+
+    async def prompt(self, request: Request) -> Response:
+        """POST /v1/requests/{number}/prompt."""
+        number = _number(request.path_params["number"], "the request's number is a whole number, counted from 1")
+        await self._gateway.prompts.take(number, await _body(request, PROMPT_BODY_BYTES))
+        return Response(status_code=202)
 
     async def channel_state(self, request: Request) -> Response:
         """POST /v1/channels/state."""
@@ -178,10 +195,8 @@ class _Face:
 
     async def receipts(self, request: Request) -> Response:
         """GET /v1/receipts/{channel}/{index}."""
-        text = request.path_params["index"]
-        if not (text.isascii() and text.isdigit()) or len(text) > 10 or int(text) >= _MOST_INDEX:
-            raise BadRequestError("the index is a whole number, counted from 0")
-        return _proto(self._gateway.receipts(hash32(request.path_params["channel"]), int(text)))
+        index = _number(request.path_params["index"], "the index is a whole number, counted from 0")
+        return _proto(self._gateway.receipts(hash32(request.path_params["channel"]), index))
 
     async def health(self, _: Request) -> Response:
         """GET /health."""
@@ -219,20 +234,26 @@ class _Face:
 _FOREVER = {"Cache-Control": "public, max-age=31536000, immutable"}
 
 
-async def _body(request: Request) -> bytes:
+def _number(text: str, otherwise: str) -> int:
+    if not (text.isascii() and text.isdigit()) or len(text) > 10 or int(text) >= _MOST_INDEX:
+        raise BadRequestError(otherwise)
+    return int(text)
+
+
+async def _body(request: Request, most: int = BODY_BYTES) -> bytes:
     """Read a body of bounded size."""
     text = request.headers.get("content-length", "0")
-    size = int(text) if text.isascii() and text.isdigit() and len(text) < 12 else BODY_BYTES + 1
+    size = int(text) if text.isascii() and text.isdigit() and len(text) < 12 else most + 1
     parts: list[bytes] = []
-    if size <= BODY_BYTES:
+    if size <= most:
         size = 0
         async for part in request.stream():
             size += len(part)
-            if size > BODY_BYTES:
+            if size > most:
                 break
             parts.append(part)
-    if size > BODY_BYTES:
-        raise TooLargeError(f"a body has at most {BODY_BYTES} bytes; shorten the prompt")
+    if size > most:
+        raise TooLargeError(f"a body has at most {most} bytes here; shorten the prompt")
     return b"".join(parts)
 
 

@@ -9,6 +9,10 @@ from dataclasses import dataclass
 from plait.protocol.errors import TooManyCallsError
 
 BODY_BYTES = 900 * 1024
+# 4,096 ids sealed, 21 KiB at most, and 8 capsules of the largest kind, with room to spare.
+PROMPT_BODY_BYTES = 64 * 1024
+# Prompts from one address: in the second until the worker looks, fewer than the broker keeps of one request.
+PROMPTS_PER_S, PROMPTS_BURST = 4.0, 12.0
 MOST_STREAMS = 1_000
 STREAMS_A_REQUEST = 4
 _MOST_ADDRESSES = 10_000

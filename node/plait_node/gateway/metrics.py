@@ -16,6 +16,9 @@ class GatewayMetrics:
         self.dropped = Counter(
             "plait_gateway_dropped_events", "Worker events not relayed, by reason.", ["reason"], registry=self.registry
         )
+        self.prompts = Counter(
+            "plait_gateway_prompts", "Sealed prompts of on-chain requests passed on.", registry=self.registry
+        )
         self.vouchers = Counter("plait_gateway_vouchers", "Vouchers journaled.", registry=self.registry)
         self.paid = Counter("plait_gateway_paid_base_units", "Base units promised to us.", registry=self.registry)
         self.relays = Gauge("plait_gateway_open_answers", "Answers being relayed.", registry=self.registry)

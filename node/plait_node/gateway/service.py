@@ -28,11 +28,12 @@ from plait_node.broker import Broker, BrokerError
 from plait_node.gateway.answer import Event
 from plait_node.gateway.channels import ChannelView
 from plait_node.gateway.errors import UnknownFileError
-from plait_node.gateway.faces import Chain, Deposits, Outside
+from plait_node.gateway.faces import Chain, Deposits, OnChain, Outside
 from plait_node.gateway.intake import Intake, Till
 from plait_node.gateway.limits import MOST_STREAMS, STREAMS_A_REQUEST
 from plait_node.gateway.metrics import GatewayMetrics
 from plait_node.gateway.offers import OfferBook
+from plait_node.gateway.prompts import PromptDesk
 from plait_node.gateway.relay import Relay, RelayParts
 from plait_node.gateway.shelf import ModelShelf
 from plait_node.gateway.store import JobStore, StoredJob
@@ -58,6 +59,7 @@ class Gateway:
         broker: Broker,
         directory: NodeDirectory,
         chain: Chain,
+        on_chain: OnChain,
         lookup: Deposits,
         models: Path,
         notify: Callable[[], None],
@@ -73,6 +75,7 @@ class Gateway:
             broker=broker,
             directory=directory,
             chain=chain,
+            on_chain=on_chain,
             lookup=lookup,
             notify=notify,
             clock=clock,
@@ -86,6 +89,7 @@ class Gateway:
     def _open(self, channels: ChannelView) -> None:
         outside, store = self._outside, self._store
         self.offers = OfferBook(outside, self.shelf)
+        self.prompts = PromptDesk(outside, self.metrics)
         self._till = Till(outside, store, channels, self.metrics)
         self._till.on_ended = self._forget_soon
         self._intake = Intake(outside, store, till=self._till, channels=channels, offers=self.offers)

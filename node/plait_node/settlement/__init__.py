@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from plait_node.settlement.asked import OnchainRequest
 from plait_node.settlement.claimer import Claim, Claimer, Policy
-from plait_node.settlement.requests import OnchainRequest, OnchainWatcher
+from plait_node.settlement.requests import OnchainWatcher, begin_before
 
-__all__ = ["Claim", "Claimer", "OnchainRequest", "OnchainWatcher", "Policy"]
+__all__ = ["Claim", "Claimer", "OnchainRequest", "OnchainWatcher", "Policy", "begin_before"]

@@ -6,18 +6,17 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass
 
 from plait.chain import (
+    Block,
     ChainError,
     ChainReader,
     ChainWriter,
     Checkpoint,
     ContractError,
-    Log,
     NonceTakenError,
     ReorgError,
-    RequestParameters,
+    Transaction,
     TxResult,
     artifact,
     canonical,
@@ -27,34 +26,28 @@ from plait.chain import (
 )
 from plait.ledger import Intent, Journal, Outbox, Outcome
 from plait.protocol.ids import Address, Hash, to_hex
+from plait.protocol.sealing import ContentKey
+from plait_node.settlement.asked import Asked, OnchainRequest
 
 log = logging.getLogger(__name__)
 
 _PURPOSE = "fulfil"
 _CHECKPOINT = "requests"
-_TOPICS = 4  # of a `Requested` event
 _KEPT_CHECKPOINTS = 128
+_KEPT_AFTER_DEADLINE_S = 3_600  # a clock that jumped ahead must not make the node forget what it may still answer
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 60.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OnchainRequest:
-    """A request to our node; `digest` is its name everywhere, `ids` are the prompt's tokens."""
-
-    number: int
-    digest: Hash
-    parameters: RequestParameters
-    ids: tuple[int, ...]
-    block: int
-    topics: tuple[Hash, ...]  # the event as emitted, so that a restart reads the same
-    data: bytes
+# An answer that waits for its block can be read by anybody, and once the exclusive period is over its payer can take
+# the answer and cancel. A slot of Ethereum has 12 s; what is sent later than this may miss the last one that counts.
+SEND_MARGIN_S = 15
+# No work begins that would end too late to be sent: half of the shortest exclusive period is left for a short answer.
+BEGIN_MARGIN_S = 30
 
 
 class OnchainWatcher:
     """Follows `Requests` for one node from a checkpoint on disk, and fulfils through the outbox.
 
     The journal holds what was seen and not answered, so a restart yields it again: whoever answers is asked at least
-    once, and the answer goes out once.
+    once, and the answer goes out once. A request whose prompt is not on chain waits until `give_prompt` brings it.
     """
 
     def __init__(
@@ -74,11 +67,16 @@ class OnchainWatcher:
         self._poll_s = poll_s
         self._clock = clock
         self._outbox = Outbox(journal, clock=clock)
+        self._asked = Asked(journal)
+        self._block_time = 0
         self._yielded: set[Hash] = set()
         self._one_at_a_time = asyncio.Lock()
 
     async def requests(self) -> AsyncGenerator[OnchainRequest]:
-        """Yield the requests that wait for an answer, those of earlier runs first, until cancelled."""
+        """Yield the requests that can be answered, those of earlier runs first, until cancelled.
+
+        One waits for its prompt first; one whose exclusive period ends too soon is left to its payer.
+        """
         pause = _FIRST_PAUSE_S
         while True:
             try:
@@ -88,26 +86,37 @@ class OnchainWatcher:
                 log.warning("requests on chain wait, the chain failed: %s", error.text)
                 wait, pause = pause, min(2 * pause, _LONGEST_PAUSE_S)
             for request in self.unanswered():
-                if request.digest not in self._yielded:
-                    self._yielded.add(request.digest)
+                if not request.ids or request.digest in self._yielded:
+                    continue
+                self._yielded.add(request.digest)
+                if self._now() < begin_before(request):
                     yield request
+                else:
+                    log.warning("on-chain request comes too late number=%d", request.number)
             await asyncio.sleep(wait)
 
     async def poll(self) -> None:
         """Read what happened since the last checkpoint; after a reorganisation go back to one that still holds."""
-        head = await self._reader.block()
+        head = await self._head()
         try:
             await self._read(await self._checkpoint(), head.number)
         except ReorgError as error:
             log.warning("the chain was reorganised, reading again: %s", error.text)
             await self._read(await self._checkpoint(), head.number)
+        with self._journal.write():
+            self._asked.forget(self._now() - _KEPT_AFTER_DEADLINE_S)
 
     def unanswered(self) -> list[OnchainRequest]:
-        """Return the requests seen whose deadline has not passed and which nobody answered yet, oldest first."""
-        rows = self._journal.all("SELECT body FROM asked ORDER BY number")
-        seen = [_from_bytes(row[0]) for row in rows]
-        now = self._clock()
-        return [each for each in seen if each.parameters.deadline > now and self.outcome(each) is None]
+        """Return the requests seen whose deadline has not passed and which nobody answered yet, oldest first.
+
+        Those without `ids` wait for their prompt.
+        """
+        return [each for each in self._asked.waiting(self._now()) if self.outcome(each) is None]
+
+    def give_prompt(self, number: int, ids: Sequence[int], content_key: ContentKey) -> None:
+        """Add the prompt that a request commits to; raise `BadRequestError` when it does not fit or nobody asked."""
+        with self._journal.write():
+            self._asked.give(number, ids, content_key)
 
     def outcome(self, request: OnchainRequest) -> Outcome | None:
         """Return what became of our answer."""
@@ -117,7 +126,8 @@ class OnchainWatcher:
     async def fulfil(self, request: OnchainRequest, receipt: Hash, output: Sequence[int]) -> Outcome:
         """Answer a request with its receipt's digest and the answer's tokens; repeating it sends nothing more.
 
-        What is sent is what was given first. Raise `ChainError` when the chain fails: call again, or `resume`.
+        What is sent is what was given first, and nothing once the exclusive period is as good as over: then the
+        outcome is moot. Raise `ChainError` when the chain fails: call again, or `resume`.
         """
         return await self._finish(self._outbox.intend(_PURPOSE, request.digest, _answer(receipt, output, request)))
 
@@ -140,46 +150,66 @@ class OnchainWatcher:
         except ContractError as error:
             log.warning("an answer was refused request=%s: %s", to_hex(request.digest), error.text)
             return self._outbox.finish(intent, "refused", note=error.text)
-        if result is None:
-            return self._outbox.finish(intent, "moot", note="the request was answered or refunded already")
+        if isinstance(result, str):
+            log.warning("an answer was not sent request=%s: %s", to_hex(request.digest), result)
+            return self._outbox.finish(intent, "moot", note=result)
         log.info("answered request=%s tx=%s gas=%d", to_hex(request.digest), to_hex(result.hash), result.gas_used)
         return self._outbox.finish(intent, "done", result=result)
 
     async def _send(
         self, intent: Intent, request: OnchainRequest, receipt: Hash, output: Sequence[int]
-    ) -> TxResult | None:
+    ) -> TxResult | str:
+        """Return the transaction that answers, or why there is none."""
         if self._writer is None:
             raise TypeError("this watcher has no writer; give it one that sends with the gateway's service key")
         record = self._outbox.recorder(intent)
-        if variants := self._outbox.variants(intent):
+        variants = self._outbox.variants(intent)
+        if not await self._public(variants) and await self._too_late(request):
+            return "the exclusive period is over or ends too soon: the payer could take the answer and cancel"
+        if variants:
             try:
                 return await self._writer.resume(variants, journal=record)
             except NonceTakenError as error:
                 log.warning("an answer's transaction can never land, signing another: %s", error.text)
-        if await self._reader.open_request(request.number) != request.digest:
-            return None
+        if await self._reader.open_request(request.number) != request.open_hash:
+            return "the request was answered, cancelled or refunded already"
         return await self._writer.fulfil(request.number, request.parameters, receipt, output, journal=record)
+
+    async def _public(self, variants: Sequence[Transaction]) -> bool:
+        """Say whether the answer is out already; one that was signed right before a crash may never have been sent."""
+        for each in variants:
+            if await self._reader.rpc.knows(each.hash):
+                return True
+        return False
+
+    async def _too_late(self, request: OnchainRequest) -> bool:
+        await self._head()
+        return self._now() > request.parameters.exclusive_until - SEND_MARGIN_S
+
+    async def _head(self) -> Block:
+        head = await self._reader.block()
+        self._block_time = head.timestamp
+        return head
+
+    def _now(self) -> float:
+        """Return the later of our clock and the newest block's: the contract goes by the block's."""
+        return max(self._clock(), self._block_time)
 
     async def _read(self, after: Checkpoint | None, last: int) -> None:
         deployment = self._reader.deployment
-        topics = [[artifact("Requests").event("Requested").topic], None, [Hash(bytes(12) + self._me)]]
+        kinds = [artifact("Requests").event(name).topic for name in ("Requested", "PromptPublished")]
         async for found in read_logs(
             self._reader.rpc,
             addresses=[deployment.address("Requests")],
             first=after.block + 1 if after else deployment.block,
             last=last,
-            topics=topics,
+            topics=[kinds, None, [Hash(bytes(12) + self._me)]],
             after=after,
         ):
             with self._journal.write():
                 for each in found.logs:
-                    self._remember(each)
+                    self._asked.take(each)
                 self._keep(found.checkpoint)
-
-    def _remember(self, found: Log) -> None:
-        request = _from_event(found.block, found.topics, found.data)
-        stored = _event_bytes(request)
-        self._journal.run("INSERT OR REPLACE INTO asked VALUES (?, ?, ?)", request.number, request.block, stored)
 
     def _keep(self, checkpoint: Checkpoint) -> None:
         self._journal.run(
@@ -209,37 +239,19 @@ class OnchainWatcher:
     def _unwind(self, to: int) -> None:
         with self._journal.write():
             self._journal.run("DELETE FROM checkpoints WHERE name = ? AND block > ?", _CHECKPOINT, to)
-            self._journal.run("DELETE FROM asked WHERE block > ?", to)
+            self._asked.unwind(to)
 
 
-def _event_bytes(request: OnchainRequest) -> bytes:
-    return request.block.to_bytes(8, "big") + b"".join(request.topics) + request.data
-
-
-def _from_event(block: int, topics: Sequence[Hash], data: bytes) -> OnchainRequest:
-    values = artifact("Requests").event("Requested").decode(topics, data)
-    ids = values["ids"]
-    return OnchainRequest(
-        number=values["id"],
-        digest=Hash(values["request"]),
-        parameters=RequestParameters.from_event(values["params"]),
-        ids=ids_from(ids),
-        block=block,
-        topics=tuple(topics),
-        data=data,
-    )
-
-
-def _from_bytes(stored: bytes) -> OnchainRequest:
-    topics = [Hash(stored[at : at + 32]) for at in range(8, 8 + 32 * _TOPICS, 32)]
-    return _from_event(int.from_bytes(stored[:8], "big"), topics, stored[8 + 32 * _TOPICS :])
+def begin_before(request: OnchainRequest) -> int:
+    """Return until when work on a request may begin, in Unix seconds."""
+    return request.parameters.exclusive_until - BEGIN_MARGIN_S
 
 
 def _answer(receipt: Hash, output: Sequence[int], request: OnchainRequest) -> bytes:
     ids = ids_bytes(output)
-    return receipt + len(ids).to_bytes(4, "big") + ids + _event_bytes(request)
+    return receipt + len(ids).to_bytes(4, "big") + ids + request.to_bytes()
 
 
 def _read_answer(body: bytes) -> tuple[Hash, tuple[int, ...], OnchainRequest]:
     end = 36 + int.from_bytes(body[32:36], "big")
-    return Hash(body[:32]), ids_from(body[36:end]), _from_bytes(body[end:])
+    return Hash(body[:32]), ids_from(body[36:end]), OnchainRequest.from_bytes(body[end:])

@@ -10,6 +10,7 @@ from plait_node.worker.links import LinkPool
 from plait_node.worker.offers import OfferKeeper, OfferTerms
 from plait_node.worker.plan import JobShape, Planner, chooser
 from plait_node.worker.prekeys import PrekeyRing
+from plait_node.worker.prompts import PromptBox
 from plait_node.worker.role import WorkerConfig, WorkerRole
 from plait_node.worker.serving import Done
 from plait_node.worker.signer import WorkerSigner
@@ -26,6 +27,7 @@ __all__ = [
     "Planner",
     "PrekeyError",
     "PrekeyRing",
+    "PromptBox",
     "RestartedError",
     "StageFailure",
     "Task",

@@ -94,10 +94,9 @@ class Admission:
         check_pay(self.domain, task, payment.pay)
         return task
 
-    def admit_public(self, request: Request, ids: Sequence[int]) -> Task:
-        """Return the task of a request from the chain, whose prompt is public."""
+    def admit_on_chain(self, request: Request, ids: Sequence[int], content_key: ContentKey) -> Task:
+        """Return the task of a request from the chain; the key is the public one where its prompt is."""
         self._check_model(request)
-        content_key = ContentKey.public()
         check_commitments(request, content_key, ids, ())
         if len(request.profiles) != 1 or request.gateway != self.owner:
             raise errors.BadRequestError("a request from the chain names this node and one profile")

@@ -7,7 +7,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from plait.protocol.errors import Fault, PlaitError
+from plait.protocol.errors import DeadlineError, Fault, PlaitError
 from plait.protocol.ids import Address, Hash, to_hex
 from plait_node.broker import BrokerError
 from plait_node.worker.errors import RestartedError
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
 
     from plait.protocol.messages import Request
+    from plait.protocol.sealing import ContentKey
     from plait_node.broker import Broker, Delivery
     from plait_node.swarm.announcer import Announcer
     from plait_node.worker.admission import Admission
@@ -84,17 +85,22 @@ class WorkerRole:
             await asyncio.gather(*self._tasks, return_exceptions=True)
             await asyncio.gather(*(payer.stop() for payer in self._payers))
 
-    async def run_onchain(self, request: Request, ids: Sequence[int]) -> Done:
+    async def run_onchain(
+        self, request: Request, ids: Sequence[int], content_key: ContentKey, *, begin_before: float
+    ) -> Done:
         """Answer a request from the chain; nothing is streamed, the stages are paid out of the fee.
 
-        Raise a `RefusedError`, or `StageFailure` when no route got to the end.
+        Raise a `RefusedError`, a `DeadlineError` when there is no room until `begin_before` (Unix seconds), or
+        `StageFailure` when no route got to the end.
         """
-        task = self._admission.admit_public(request, ids)
+        task = self._admission.admit_on_chain(request, ids, content_key)
         payer = PayerWatch(self._broker, task=task, worker=self._tools.owner, domain=self._tools.domain)
         serving = Serving(
             self._tools, planner=self._planner, announcer=self._announcer, task=task, payer=payer, publisher=None
         )
         async with self._room:
+            if self._tools.clock() >= begin_before:
+                raise DeadlineError("there was no room in time for an answer to be sent before it may be cancelled")
             try:
                 return await serving.answer()
             finally:

@@ -13,6 +13,7 @@ from plait.client.answers import (
     Usage,
 )
 from plait.client.core import AsyncPlait
+from plait.client.delivery import PreparedPrompt
 from plait.client.stream import AsyncStream
 from plait.client.sync import Plait, Stream
 
@@ -27,6 +28,7 @@ __all__ = [
     "Node",
     "OnChainAnswer",
     "Plait",
+    "PreparedPrompt",
     "Stream",
     "Usage",
 ]

@@ -52,6 +52,13 @@ class Catalogue:
         random.shuffle(found)
         return found[:MOST_GATEWAYS]
 
+    async def gateway(self, owner: Address) -> GatewayClient:
+        """Return one gateway, staked or not any more; raise `NoGatewayError` when it names no HTTP endpoint."""
+        node = await self._edge.node(owner)
+        if node is None or not (url := _http(node)):
+            raise NoGatewayError(f"gateway {to_hex(owner)} names no HTTP endpoint on this chain")
+        return GatewayClient(owner, url, self._http)
+
     async def models(self) -> list[Model]:
         """Return the models that gateways offer now; names are those of the manifests' own bytes."""
         served = await self._offers()

@@ -199,9 +199,9 @@ class AsyncCompletions:
     ) -> ChatCompletion | AsyncStream:
         """Ask a model, by name or 0x id; with `stream`, return an iterator of chunks whose `.completion` is the whole.
 
-        A new channel is opened where there is none (one transaction, two with the approval). `max_price` is the most
-        the request may cost, in base units. Raise a `PlaitError`: a `VerificationError` when the answer fails a check,
-        and then nothing more was paid.
+        A new channel is opened where there is none (one transaction; two with a token that has no permits).
+        `max_price` is the most the request may cost, in base units. Raise a `PlaitError`: a `VerificationError` when
+        the answer fails a check, and then nothing more was paid.
         """
         settings = self._client.settings
         call = check_call(

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, Literal, Protocol, cast
 
 from plait.chain.abi import artifact
 from plait.chain.directory import CachedDirectory
 from plait.chain.errors import RpcRefusedError
 from plait.chain.logs import DecodedEvent, decode, read_logs
+from plait.chain.orders import Order, RequestParameters
 from plait.chain.reader import GATEWAY, ChainReader, ChannelSlot, ModelInfo, NodeInfo
 from plait.chain.values import Block
-from plait.chain.writer import ChainWriter, Order, TxResult
+from plait.chain.writer import ChainWriter, TxResult
 from plait.client.settings import Settings
 from plait.protocol.checks import NodeDirectory
 from plait.protocol.errors import VerificationError
@@ -41,6 +43,23 @@ class Fulfilment:
     output: bytes
     transaction: Hash
     gas_used: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """An on-chain request that ended without an answer; its `fee` went back, in base units."""
+
+    how: Literal["cancelled", "refunded"]
+    fee: int
+    transaction: Hash
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What an on-chain request asked for; `request` is its name everywhere."""
+
+    request: Hash
+    parameters: RequestParameters
 
 
 class ChainEdge(Protocol):
@@ -94,8 +113,24 @@ class ChainEdge(Protocol):
         """Send an on-chain request."""
         ...
 
-    async def fulfilment(self, number: int) -> Fulfilment | None:
-        """Return the answer to an on-chain request, None while there is none."""
+    async def submit_commitment(self, order: Order, prompt: Hash, input_tokens: int) -> TxResult:
+        """Send an on-chain request with a commitment to its prompt."""
+        ...
+
+    async def asked(self, number: int) -> Asked | None:
+        """Return what an on-chain request asked for, None for a number that no request has."""
+        ...
+
+    async def cancel(self, number: int, parameters: RequestParameters) -> TxResult:
+        """End one of the payer's on-chain requests after its exclusive period."""
+        ...
+
+    async def refund(self, number: int, parameters: RequestParameters) -> TxResult:
+        """Send the fee of an on-chain request back after its deadline."""
+        ...
+
+    async def ended(self, number: int) -> Fulfilment | Ending | None:
+        """Return how an on-chain request ended, None while it is open."""
         ...
 
     async def close(self) -> None:
@@ -155,7 +190,7 @@ class RpcEdge:
     async def claims(self, channel: Hash) -> list[Claim]:
         """Return a channel's claims, oldest first."""
         found: list[Claim] = []
-        for event in await self._events("Channels", "VoucherClaimed", channel):
+        for event in await self._events("Channels", ["VoucherClaimed"], channel):
             receipt = await self._reader.rpc.receipt(event.log.tx)
             found.append(
                 Claim(
@@ -181,12 +216,42 @@ class RpcEdge:
         """Send an on-chain request."""
         return await self._writing().submit_request(order, ids)
 
-    async def fulfilment(self, number: int) -> Fulfilment | None:
-        """Return the answer to an on-chain request, None while there is none."""
-        events = await self._events("Requests", "Fulfilled", Hash(number.to_bytes(32, "big")))
+    async def submit_commitment(self, order: Order, prompt: Hash, input_tokens: int) -> TxResult:
+        """Send an on-chain request with a commitment to its prompt."""
+        return await self._writing().submit_commitment(order, prompt, input_tokens)
+
+    async def asked(self, number: int) -> Asked | None:
+        """Return what an on-chain request asked for, None for a number that no request has."""
+        events = await self._events("Requests", ["Requested"], _word(number))
+        return asked_from(events[-1].values) if events else None
+
+    async def cancel(self, number: int, parameters: RequestParameters) -> TxResult:
+        """End one of the payer's on-chain requests after its exclusive period."""
+        return await self._writing().cancel(number, parameters)
+
+    async def refund(self, number: int, parameters: RequestParameters) -> TxResult:
+        """Send the fee of an on-chain request back after its deadline."""
+        return await self._writing().refund(number, parameters)
+
+    async def ended(self, number: int) -> Fulfilment | Ending | None:
+        """Return how an on-chain request ended, None while it is open."""
+        events = await self._events("Requests", ["Fulfilled", "Cancelled", "Refunded"], _word(number))
         if not events:
             return None
         event = events[-1]
+        match event.name:
+            case "Cancelled":
+                return Ending(how="cancelled", fee=event.values["fee"], transaction=event.log.tx)
+            case "Refunded":
+                return Ending(how="refunded", fee=event.values["fee"], transaction=event.log.tx)
+            case _:
+                return await self._fulfilment(event)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._reader.close()
+
+    async def _fulfilment(self, event: DecodedEvent) -> Fulfilment:
         receipt = await self._reader.rpc.receipt(event.log.tx)
         arguments = await self._fulfil_arguments(event)
         return Fulfilment(
@@ -196,10 +261,6 @@ class RpcEdge:
             transaction=event.log.tx,
             gas_used=receipt.gas_used if receipt else 0,
         )
-
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._reader.close()
 
     async def _fulfil_arguments(self, event: DecodedEvent) -> dict[str, Any]:
         found = await self._reader.rpc.request("eth_getTransactionByHash", to_hex(event.log.tx))
@@ -213,16 +274,16 @@ class RpcEdge:
             raise VerificationError("output", "the transaction's token ids are not those of its event")
         return arguments
 
-    async def _events(self, contract: str, name: str, first_indexed: Hash) -> list[DecodedEvent]:
+    async def _events(self, contract: str, names: Sequence[str], first_indexed: Hash) -> list[DecodedEvent]:
         head = await self._reader.block()
-        topic = artifact(contract).event(name).topic
+        kinds = [artifact(contract).event(name).topic for name in names]
         found: list[DecodedEvent] = []
         ranges = read_logs(
             self._reader.rpc,
             addresses=[self._deployment.address(contract)],
             first=self._deployment.block,
             last=head.number,
-            topics=[[topic], [first_indexed]],
+            topics=[kinds, [first_indexed]],
         )
         async for each in ranges:
             found += [event for log in each.logs if (event := decode(self._deployment, log))]
@@ -233,3 +294,12 @@ class RpcEdge:
         if self._writer is None:
             raise AssertionError("a key was checked above")
         return self._writer
+
+
+def asked_from(event: Mapping[str, Any]) -> Asked:
+    """Read a `Requested` event."""
+    return Asked(request=Hash(event["request"]), parameters=RequestParameters.from_event(event["params"]))
+
+
+def _word(number: int) -> Hash:
+    return Hash(number.to_bytes(32, "big"))

@@ -8,12 +8,15 @@ PlaitError
    |- GatewayDownError        the gateway stopped answering
    |- GatewayAnswerError      the gateway's answer is malformed, oversized or not signed as it must be
    |- AmbiguousModelError     a name that several models carry
-   `- UnknownRequestError     a job or on-chain request that this wallet never made
+   |- UnknownRequestError     a job that this wallet never made, a node or on-chain request that nobody made
+   |- PromptNotDeliveredError an on-chain request stands, but its prompt did not reach its node
+   `- RequestEndedError       an on-chain request ended without an answer; `.how` says how, the fee is back
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from plait.protocol.errors import PlaitError
 
@@ -79,6 +82,33 @@ class AmbiguousModelError(ClientError):
 
 
 class UnknownRequestError(ClientError):
-    """No such job of this wallet."""
+    """No such job of this wallet, node or on-chain request."""
 
     code = "unknown_request"
+
+
+class PromptNotDeliveredError(ClientError):
+    """The on-chain request `request` stands, but its prompt did not reach its node in time, so no answer comes."""
+
+    code = "prompt_not_delivered"
+    moved = True
+
+    def __init__(self, request: int, why: str) -> None:
+        super().__init__(
+            f"request {request} stands on chain, but its prompt did not reach the node ({why}); after its exclusive "
+            f"period `requests.cancel({request})` takes the fee back"
+        )
+        self.request = request
+
+
+class RequestEndedError(ClientError):
+    """An on-chain request was cancelled or refunded; its `fee`, in base units, is with its payer again."""
+
+    code = "request_ended"
+
+    def __init__(self, request: int, how: Literal["cancelled", "refunded"], *, fee: int, transaction: str) -> None:
+        super().__init__(f"request {request} was {how} in transaction {transaction}: no answer comes, ask again")
+        self.request = request
+        self.how = how
+        self.fee = fee
+        self.transaction = transaction

@@ -130,6 +130,10 @@ class GatewayClient:
         with self._checked("channel state"):
             return signed_from_pb(state.voucher, Voucher)
 
+    async def bring_prompt(self, number: int, call: gateway_pb2.PromptCall) -> None:
+        """Hand over the sealed prompt of an on-chain request; the same one again changes nothing."""
+        await self._body(self._post_request(f"/v1/requests/{number}/prompt", call))
+
     async def cancel(self, cancel: Signed[Cancel]) -> None:
         """Ask it to stop a job."""
         call = gateway_pb2.CancelCall(cancel=signed_to_pb(cancel))

@@ -25,9 +25,11 @@ from plait.client.answers import (
 )
 from plait.client.call import ChatMessage
 from plait.client.core import AsyncPlait, Connect
+from plait.client.delivery import PreparedPrompt
 from plait.client.edge import RpcEdge
 from plait.client.errors import ClientError
 from plait.client.stream import AsyncStream
+from plait.protocol.sealing import ContentKey
 from plait.protocol.typed import Key
 
 T = TypeVar("T")
@@ -274,7 +276,7 @@ class Nodes:
 
 
 class Requests:
-    """The namespace `requests`: prompt and answer are public, on chain, for ever."""
+    """The namespace `requests`: the answer is public, on chain, for ever; the prompt too, unless you say otherwise."""
 
     def __init__(self, inner: AsyncPlait, loop: Loop) -> None:
         self._inner, self._loop = inner, loop
@@ -288,8 +290,14 @@ class Requests:
         max_tokens: int = 64,
         temperature: float = 0.0,
         deadline_s: int = 600,
+        exclusive_s: int | None = None,
+        publish_prompt: bool = True,
     ) -> int:
-        """Put `fee` base units in escrow for an answer within `deadline_s` seconds; return the request's number."""
+        """Put `fee` base units in escrow for an answer within `deadline_s` seconds; return the request's number.
+
+        Only the node can end the request for `exclusive_s` seconds; with `publish_prompt=False` only the node's
+        workers get to read the prompt; see `AsyncPlait.requests.submit`.
+        """
         return self._loop.run(
             self._inner.requests.submit(
                 model=model,
@@ -298,11 +306,41 @@ class Requests:
                 max_tokens=max_tokens,
                 temperature=temperature,
                 deadline_s=deadline_s,
+                exclusive_s=exclusive_s,
+                publish_prompt=publish_prompt,
             )
         )
 
+    def prepare(self, *, model: str, messages: Sequence[ChatMessage]) -> PreparedPrompt:
+        """Render a prompt for a contract that asks, under a fresh content key; nothing is sent."""
+        return self._loop.run(self._inner.requests.prepare(model=model, messages=messages))
+
+    def deliver_prompt(
+        self,
+        request: int,
+        *,
+        content_key: ContentKey | bytes,
+        messages: Sequence[ChatMessage] | None = None,
+        ids: Sequence[int] | None = None,
+    ) -> None:
+        """Bring the prompt of a request that was made by commitment to its node; see `AsyncPlait.requests`."""
+        self._loop.run(
+            self._inner.requests.deliver_prompt(request, content_key=content_key, messages=messages, ids=ids)
+        )
+
+    def cancel(self, request: int) -> str:
+        """End one of this wallet's requests after its exclusive period; return the transaction that brings the fee."""
+        return self._loop.run(self._inner.requests.cancel(request))
+
+    def refund(self, request: int) -> str:
+        """Send a request's fee back to its payer after its deadline; return the transaction. Anyone may."""
+        return self._loop.run(self._inner.requests.refund(request))
+
     def wait(self, request: int, *, timeout: float = 60.0, model: str | None = None) -> OnChainAnswer:
-        """Return the answer once a transaction carries it; raise `ClientError` after `timeout` seconds."""
+        """Return the answer once a transaction carries it.
+
+        Raise `RequestEndedError` when the request was cancelled or refunded, `ClientError` after `timeout` seconds.
+        """
         return self._loop.run(self._inner.requests.wait(request, timeout=timeout, model=model))
 
 

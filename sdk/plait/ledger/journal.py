@@ -14,7 +14,6 @@ from typing import Any, Self
 
 from plait.ledger.errors import ForeignJournalError, JournalError, NewerJournalError
 
-_VERSION = 1
 _BUSY_S = 5.0
 
 # Amounts are 12 bytes big-endian, so that they compare like numbers: SQLite's integers end at 2^63.
@@ -75,6 +74,19 @@ CREATE TABLE checkpoints (
 CREATE TABLE asked (
     number INTEGER PRIMARY KEY, block INTEGER NOT NULL, body BLOB NOT NULL
 );
+"""
+# A prompt is kept under the commitment to it, so that no reorganisation can join it to another request. What was read
+# from the chain is read again: `asked` holds nothing that only this file knows.
+_PROMPTS = """
+DROP TABLE asked;
+DELETE FROM checkpoints WHERE name = 'requests';
+CREATE TABLE asked (
+    number INTEGER PRIMARY KEY, block INTEGER NOT NULL, prompt BLOB NOT NULL, deadline INTEGER NOT NULL,
+    body BLOB NOT NULL
+);
+CREATE TABLE prompts (
+    prompt BLOB PRIMARY KEY, ids BLOB NOT NULL, content_key BLOB NOT NULL, deadline INTEGER NOT NULL
+) WITHOUT ROWID;
 """
 _APPEND_ONLY = (
     "channels",
@@ -165,11 +177,12 @@ class Journal:
         with self.write():
             row = self.one("PRAGMA user_version")
             version = int(row[0]) if row else 0
-            if version > _VERSION:
-                raise NewerJournalError(self.path, found=version, known=_VERSION)
-            if version == 0:
-                for statement in (*_statements(_TABLES), *_guards(_APPEND_ONLY), f"PRAGMA user_version = {_VERSION}"):
-                    self.run(statement)
+            steps = _steps()
+            if version > len(steps):
+                raise NewerJournalError(self.path, found=version, known=len(steps))
+            for statement in (each for step in steps[version:] for each in step):
+                self.run(statement)
+            self.run(f"PRAGMA user_version = {len(steps)}")
 
 
 def amount_blob(amount: int) -> bytes:
@@ -180,6 +193,11 @@ def amount_blob(amount: int) -> bytes:
 def blob_amount(blob: bytes) -> int:
     """Return the amount in a stored blob."""
     return int.from_bytes(blob, "big")
+
+
+def _steps() -> tuple[tuple[str, ...], ...]:
+    """Return what leads from each version of the file to the next, from no file on."""
+    return (*_statements(_TABLES), *_guards(_APPEND_ONLY)), tuple(_statements(_PROMPTS))
 
 
 def _statements(script: str) -> Iterable[str]:

@@ -43,6 +43,11 @@ def channel_id(payer: Address, payee: Address, signer: Address) -> Hash:
     return keccak(*(bytes(12) + address(part) for part in (payer, payee, signer)))
 
 
+def authorization_nonce(channel: Hash, salt: Hash) -> Hash:
+    """Return the nonce that binds an EIP-3009 authorization to one channel: keccak256(abi.encode(channel, salt))."""
+    return keccak(hash32(channel), hash32(salt))
+
+
 def group_id(model: Hash, klass: str, tier: int, cohort: int) -> Group:
     """Return the first 8 bytes of the hash of the canonical JSON of [model, class, tier, cohort]."""
     return Group(keccak(rfc8785.dumps([to_hex(hash32(model)), klass, tier, cohort]))[:8])

@@ -25,7 +25,7 @@ async def tokens_back_what_is_owed(reader: ChainReader, replay: Replay) -> Async
     """
     for contract, amount in owed(replay.state).items():
         at = reader.deployment.address(contract)
-        (held,) = await reader.view("TestToken", "balanceOf", at, where=replay.block.number)
+        (held,) = await reader.view("Token", "balanceOf", at, where=replay.block.number)
         if held < amount:
             yield Finding(check="tokens-back-debts", text=f"{contract} owes {amount} base units and holds {held}")
         moved = replay.state.balances.get(at, 0)

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any
 
+from eth_abi.abi import encode as abi_encode
+
+from plait.chain.abi import artifact
 from plait.chain.reader import ChainReader
-from plait.protocol.ids import ADDRESS_ZERO, to_hex
+from plait.protocol.ids import ADDRESS_ZERO, keccak, to_hex
 from plait_audit.load import Replay
-from plait_audit.state import Account, Channel, Finding, Node, Place, State
+from plait_audit.state import Account, Channel, Finding, Node, Place, Request, State
 
 _CHECK = "storage-equals-logs"
 
@@ -71,17 +74,19 @@ async def _accounts(reader: ChainReader, replay: Replay) -> AsyncIterator[Findin
         if account.unaccrued:
             text = f"account of {to_hex(payee)}: {account.unaccrued} base units were claimed and never accrued"
             yield Finding(check="earnings", text=text, place=account.place)
+        verdicts = node.verdicts if (node := replay.state.nodes.get(payee)) else 0
         (score,) = await reader.view("Reputation", "scoreOf", payee, where=replay.block.number)
         for finding in _differ(
-            f"reputation of {to_hex(payee)}", account.place, {"score": score}, {"score": _score(account)}
+            f"reputation of {to_hex(payee)}", account.place, {"score": score}, {"score": _score(account, verdicts)}
         ):
             yield finding
 
 
-def _score(account: Account) -> int:
-    """Restate `Reputation.scoreOf`: the fee burned by settled work, less the forfeited share of it."""
+def _score(account: Account, verdicts: int) -> int:
+    """Restate `Reputation.scoreOf`: the fee burned by settled work, less the forfeited share, halved per verdict."""
     net = account.earned - account.fee
-    return account.fee * (net - account.forfeited) // net if account.forfeited else account.fee
+    kept = account.fee * (net - account.forfeited) // net if account.forfeited else account.fee
+    return kept >> verdicts
 
 
 def _node(node: Node) -> dict[str, Any]:
@@ -93,6 +98,7 @@ def _node(node: Node) -> dict[str, Any]:
         "unbonding": node.unbonding,
         "unbondedAt": node.unbonded_at,
         "jailedUntil": node.jailed_until,
+        "verdicts": node.verdicts,
     }
 
 
@@ -127,11 +133,17 @@ async def _requests(reader: ChainReader, replay: Replay) -> AsyncIterator[Findin
     where = replay.block.number
     for number, request in replay.state.requests.items():
         (stored,) = await reader.view("Requests", "openRequest", number, where=where)
-        pair = {"open": stored}, {"open": request.digest if request.status == "open" else bytes(32)}
+        pair = {"open": stored}, {"open": params_hash(request) if request.status == "open" else bytes(32)}
         for finding in _differ(f"request {number}", request.place, *pair):
             yield finding
     async for finding in _counts(reader, replay.state, where):
         yield finding
+
+
+def params_hash(request: Request) -> bytes:
+    """Restate what `Requests` keeps of an open request: keccak256(abi.encode(params))."""
+    struct = next(field.type for field in artifact("Requests").event("Requested").fields if field.name == "params")
+    return keccak(abi_encode([struct], [tuple(request.params.values())]))
 
 
 async def _counts(reader: ChainReader, state: State, where: int) -> AsyncIterator[Finding]:

@@ -11,8 +11,8 @@ from typing import TypeVar
 import pytest
 
 from plait.protocol.pb import gateway_pb2, signed_pb2
-from plait_node.broker import Broker, BrokerClosedError, Delivery, MessageTooLargeError
-from plait_node.broker.face import MAX_DELIVERIES
+from plait_node.broker import Broker, BrokerClosedError, Delivery, MemoryBroker, MessageTooLargeError
+from plait_node.broker.face import MAX_DELIVERIES, PROMPT_LIFE_S, PROMPTS_KEPT
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -306,12 +306,58 @@ async def test_offers_put_replaced_and_withdrawn_are_listed(broker: Broker) -> N
     assert [offer.body for offer in await broker.offers()] == before
 
 
+async def brought(broker: Broker, request: bytes, *prompts: bytes) -> None:
+    for prompt in prompts:
+        await broker.bring_prompt(request, gateway_pb2.PromptCall(request=request, prompt=prompt))
+
+
+async def test_prompts_brought_for_a_request_are_read_in_order_and_only_once(broker: Broker, request_id: bytes) -> None:
+    other = secrets.token_bytes(32)
+    assert await broker.prompts(request_id) == []
+    await brought(broker, request_id, b"garbage", b"fits")
+    await brought(broker, other, b"another's")
+
+    first = await broker.prompts(request_id)
+    await brought(broker, request_id, b"garbage")  # whoever comes later takes nothing away
+    later = await broker.prompts(request_id, after=first[-1].sequence)
+
+    assert [each.call.prompt for each in first] == [b"garbage", b"fits"]
+    assert [each.call.prompt for each in later] == [b"garbage"]
+    assert await broker.prompts(request_id, after=later[-1].sequence) == []
+    assert [each.call.prompt for each in await broker.prompts(other)] == [b"another's"]
+
+
+async def test_prompts_of_one_request_are_bounded_by_the_newest(broker: Broker, request_id: bytes) -> None:
+    await brought(broker, request_id, *(b"%d" % number for number in range(PROMPTS_KEPT + 3)))
+
+    kept = [each.call.prompt for each in await broker.prompts(request_id)]
+
+    assert kept == [b"%d" % number for number in range(3, PROMPTS_KEPT + 3)]
+
+
 async def test_message_above_the_limit_raises(broker: Broker, group: bytes, request_id: bytes) -> None:
     with pytest.raises(MessageTooLargeError):
         await broker.publish_job(group, 1, call_of(bytes(1_000_001)), request=request_id)
+    with pytest.raises(MessageTooLargeError):
+        await brought(broker, request_id, bytes(1_000_001))
 
 
 async def test_closed_broker_refuses_calls(broker: Broker, group: bytes, request_id: bytes) -> None:
     await broker.close()
     with pytest.raises(BrokerClosedError):
         await broker.publish_job(group, 1, call_of(), request=request_id)
+    with pytest.raises(BrokerClosedError):
+        await brought(broker, request_id, b"sealed")
+    with pytest.raises(BrokerClosedError):
+        await broker.prompts(request_id)
+
+
+async def test_memory_broker_forgets_prompts_after_their_life(request_id: bytes) -> None:
+    now = [0.0]
+    broker = MemoryBroker(lambda: now[0])
+    await brought(broker, request_id, b"sealed")
+    now[0] = PROMPT_LIFE_S - 1
+    assert len(await broker.prompts(request_id)) == 1
+    now[0] = PROMPT_LIFE_S
+    assert await broker.prompts(request_id) == []
+    await broker.close()

@@ -75,6 +75,16 @@ def test_config_wrong_field_is_named(tmp_path: Path, change: tuple[str, str], na
         load(written(tmp_path, (BASE + STAGE).replace(*change)))
 
 
+@pytest.mark.parametrize(("line", "gas"), [("", 200_000), ("max_callback_gas = 0", 0)])
+def test_config_worker_limits_the_gas_of_callbacks(tmp_path: Path, line: str, gas: int) -> None:
+    worker = f'roles = ["worker"]\nbroker = "nats://x"\n[dht]\nlisten = "127.0.0.1:1"\n[worker]\nmodel = "{MODEL}"\n'
+
+    config = load(written(tmp_path, BASE + worker + f"input_price = 1\noutput_price = 2\n{line}"))
+
+    assert config.worker is not None
+    assert config.worker.max_callback_gas == gas
+
+
 @pytest.mark.parametrize(("text", "said"), [("roles = [", "not TOML"), (None, "no such file")])
 def test_config_unreadable_file_says_so(tmp_path: Path, text: str | None, said: str) -> None:
     file = tmp_path / "node.toml"

@@ -50,6 +50,19 @@ class PlayedChain:
         return SimpleNamespace(timestamp=int(self.time))
 
 
+@dataclass(slots=True)
+class PlayedRequests:
+    """The open on-chain requests by number: whom they ask, and their digest."""
+
+    open: dict[int, tuple[Address, Hash]] = field(default_factory=dict)
+    down: bool = False
+
+    async def named(self, number: int, gateway: Address, request: Hash) -> bool:
+        if self.down:
+            raise ChainAwayError("the RPC is down")
+        return self.open.get(number) == (gateway, request)
+
+
 class ChainAwayError(PlaitError):
     code = "rpc_down"
 
@@ -78,8 +91,11 @@ class Seen:
 class Stand:
     """Everything around one gateway; `start` and `stop` it as often as a test likes."""
 
-    def __init__(self, folder: Path, broker: Broker | None = None, *, patience_s: float = 0.3) -> None:
+    def __init__(
+        self, folder: Path, broker: Broker | None = None, *, patience_s: float = 0.3, patient: bool = False
+    ) -> None:
         self.folder = folder
+        self.patient = patient  # with those who bring many prompts
         self.patience_s = patience_s
         self.now = float(NOW)
         self.swarm = Swarm()
@@ -87,6 +103,7 @@ class Stand:
         self.swarm.directory.keys[self.swarm.worker.service.address] = KnownKey(owner=self.swarm.worker.owner)
         self.broker: Broker = broker or MemoryBroker(self.clock)
         self.chain = PlayedChain()
+        self.on_chain = PlayedRequests()
         self.dht, self.dht_key = MemoryDht(), DhtKey(bytes(range(32)))
         self.notified = 0
         self.session = Key.generate()
@@ -124,6 +141,7 @@ class Stand:
             broker=self.broker,
             directory=self.swarm.directory,
             chain=self.chain,
+            on_chain=self.on_chain,
             lookup=lookup,
             models=self.folder / "models",
             notify=self._notify,
@@ -132,7 +150,8 @@ class Stand:
         )
         async with gateway:
             self.gateway = gateway
-            app = make_app(gateway, limiter=AddressLimiter(self.clock, per_s=1.0, burst=1_000.0))
+            limiter = AddressLimiter(self.clock, per_s=1.0, burst=1_000.0)
+            app = make_app(gateway, limiter=limiter, prompts=limiter if self.patient else None)
             async with httpx.AsyncClient(
                 transport=httpx.ASGITransport(app=app), base_url="http://gateway", timeout=CALL_S
             ) as client:

@@ -22,6 +22,7 @@ _PATHS = (
     "/v1/channels/state",
     f"/v1/jobs/{_REQUEST}/events",
     f"/v1/jobs/{_REQUEST}/cancel",
+    "/v1/requests/7/prompt",
 )
 
 
@@ -31,7 +32,7 @@ class Bench:
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
         self.folder = TemporaryDirectory()
-        self.stand = Stand(Path(self.folder.name))
+        self.stand = Stand(Path(self.folder.name), patient=True)
         self.running = self.stand.running()
         self.client: httpx.AsyncClient = self.loop.run_until_complete(self.running.__aenter__())
         self.loop.run_until_complete(self.stand.offer())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -161,3 +161,9 @@ async def network(
         yield made
     finally:
         await asyncio.gather(*(node.stop() for node in made.nodes))
+
+
+async def until(condition: Callable[[], bool], *, deadline_s: float = 5.0) -> None:
+    async with asyncio.timeout(deadline_s):
+        while not condition():  # noqa: ASYNC110 - neither engine nor sweeper tells when it is done
+            await asyncio.sleep(0.01)

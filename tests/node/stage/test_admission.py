@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from tests.node.stage.driver import FaultError, Task, driver
-from tests.node.stage.network import Network, network
+from tests.node.stage.network import Network, network, until
 from tests.node.wire.peers import DOMAIN
 
 from plait.protocol.codec import signed_to_pb, to_pb
@@ -180,7 +180,7 @@ async def test_open_twice_is_refused_and_a_later_attempt_closes_the_former(tmp_p
         assert fault.code == "job_open"
         while 2 not in later.opened:
             await later.hear()
-        assert net.nodes[2].engine.open_jobs == 1
+        await until(lambda: net.nodes[2].engine.open_jobs == 1)
 
 
 async def test_start_that_cannot_be_fails_the_job(tmp_path: Path) -> None:

@@ -4,24 +4,18 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from tests.node.stage.driver import FaultError, driver, first_fault
-from tests.node.stage.network import Network, network
+from tests.node.stage.network import Network, network, until
 
 from plait.protocol.pb import stage_pb2 as pb
 
 log = logging.getLogger(__name__)
 
 PROMPT = [(7 * at + 3) % 60 for at in range(40)]
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(3):
-        while not condition():  # noqa: ASYNC110 - neither engine nor sweeper tells when it is done
-            await asyncio.sleep(0.01)
 
 
 async def freed(net: Network, stages: Sequence[int] = (0, 1, 2)) -> None:

@@ -6,12 +6,17 @@ from dataclasses import dataclass, field, replace
 
 from tests.sdk.swarm import DOMAIN, NOW, Swarm
 
+from plait.chain.abi import artifact
+from plait.chain.orders import Order, RequestParameters
 from plait.chain.reader import GATEWAY, ChannelSlot, ModelInfo, NodeInfo
 from plait.chain.values import Block
-from plait.client.edge import Claim, Fulfilment
+from plait.client.edge import Asked, Claim, Ending, Fulfilment, asked_from
+from plait.protocol.commitments import prompt_commitment
 from plait.protocol.ids import ADDRESS_ZERO, Address, Hash, channel_id, keccak
+from plait.protocol.sealing import ContentKey
 
 URL = "http://gateway.test"
+PARAMS = [part.name for part in artifact("Requests").functions["fulfil"].inputs[1].parts]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -23,7 +28,9 @@ class FakeEdge:
     wallet: int = 10_000_000
     slots: dict[Hash, ChannelSlot] = field(default_factory=dict)
     found_claims: list[Claim] = field(default_factory=list)
-    answers: dict[int, Fulfilment] = field(default_factory=dict)
+    endings: dict[int, Fulfilment | Ending] = field(default_factory=dict)
+    requests: dict[int, Asked] = field(default_factory=dict)
+    taken_back: list[tuple[str, int, RequestParameters]] = field(default_factory=list)
     orders: list[object] = field(default_factory=list)
     endpoint: str = URL
     head: int = NOW
@@ -82,12 +89,36 @@ class FakeEdge:
         block = Block.model_validate({**raw, "timestamp": hex(self.head), "gasLimit": "0x1"})
         return block, self.final
 
-    async def submit_request(self, order: object, ids: list[int]) -> object:
+    async def submit_request(self, order: Order, ids: list[int]) -> object:
         self.orders.append((order, ids))
-        return type("Sent", (), {"event": staticmethod(lambda name: {"id": 7} if name == "Requested" else None)})()
+        return self.made(order, prompt_commitment(ContentKey.public(), ids), len(ids))
 
-    async def fulfilment(self, number: int) -> Fulfilment | None:
-        return self.answers.get(number)
+    async def submit_commitment(self, order: Order, prompt: Hash, input_tokens: int) -> object:
+        self.orders.append((order, prompt))
+        return self.made(order, prompt, input_tokens)
+
+    def made(self, order: Order, prompt: Hash, input_tokens: int) -> object:
+        values = [self.payer, *order.encodable()]
+        values[4:4], values[8:8] = [prompt], [input_tokens]
+        event = {"id": 7, "request": keccak(b"request 7"), "params": dict(zip(PARAMS, values, strict=True))}
+        self.requests[7] = asked_from(event)
+        return type("Sent", (), {"event": staticmethod(lambda name: event if name == "Requested" else None)})()
+
+    async def ended(self, number: int) -> Fulfilment | Ending | None:
+        return self.endings.get(number)
+
+    async def asked(self, number: int) -> Asked | None:
+        return self.requests.get(number)
+
+    async def cancel(self, number: int, parameters: RequestParameters) -> object:
+        return self.take_back("cancel", number, parameters)
+
+    async def refund(self, number: int, parameters: RequestParameters) -> object:
+        return self.take_back("refund", number, parameters)
+
+    def take_back(self, how: str, number: int, parameters: RequestParameters) -> object:
+        self.taken_back.append((how, number, parameters))
+        return type("Sent", (), {"hash": Hash(bytes([len(self.taken_back)]) * 32)})()
 
     async def close(self) -> None:
         self.closed = True
@@ -104,6 +135,7 @@ class FakeEdge:
             unbonded_at=0,
             jailed_until=0,
             registered_at=1,
+            verdicts=0,
             dht_key=bytes(32),
             endpoint=self.endpoint,
         )

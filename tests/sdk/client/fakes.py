@@ -65,6 +65,7 @@ class FakeGateway:
         self.drop_after: list[int] = []  # events to send before the stream breaks, one for each connection
         self.interrupt: list[Fault] = []  # after five events, under the last one's sequence, one for each connection
         self.change_quote: dict[str, object] = {}
+        self.brought: list[tuple[int, gateway_pb2.PromptCall]] = []
         self.now = NOW
         self.ack_key: Key = swarm.gateway.service
         self.change_data: Callable[[str, bytes], bytes] = lambda path, data: data
@@ -119,6 +120,9 @@ class FakeGateway:
                 return self.stream(hash32(name), gateway_pb2.EventsCall.FromString(body))
             case ["jobs", name, "cancel"]:
                 return self.cancel(hash32(name), gateway_pb2.CancelCall.FromString(body))
+            case ["requests", number, "prompt"]:
+                self.brought.append((int(number), gateway_pb2.PromptCall.FromString(body)))
+                return httpx.Response(202)
             case ["vouchers"]:
                 return self.reply(path, self.accept(gateway_pb2.VoucherCall.FromString(body).payment))
             case ["channels", "state"]:

@@ -22,7 +22,7 @@ from plait import AsyncPlait
 from plait.errors import DepositTooSmallError, RefusedError, StageFailedError, UnknownModelError
 from plait.protocol.codec import fault_to_pb, signed_from_pb
 from plait.protocol.errors import Fault
-from plait.protocol.ids import Address, channel_id
+from plait.protocol.ids import Address, channel_id, keccak
 from plait.protocol.messages import Request
 from plait.protocol.pb import gateway_pb2
 from plait.protocol.sealing import open_prompt
@@ -148,6 +148,19 @@ async def test_real_gateway_worker_cheats_pays_nothing_more(world: World, tmp_pa
                 pass
         assert stream.paid <= stream.price_of(65)
         assert all(state.voucher.message.jobs <= 1 for state in there.stand.book.channels())
+
+
+async def test_real_gateway_passes_a_sealed_prompt_on_to_its_worker(world: World, tmp_path: Path) -> None:
+    async with real(world, tmp_path / "node") as there:
+        stand, request = there.stand, keccak(b"request 7")
+        stand.on_chain.open[7] = (stand.me, request)
+        await there.client.requests.submit(model="tiny", messages=CHAT, fee=100, publish_prompt=False)
+        prompt = await there.client.requests.prepare(model="tiny", messages=CHAT)
+
+        (brought,) = await stand.broker.prompts(request)
+        (capsule,) = brought.call.capsules
+        key = stand.swarm.prekey_secret.open(capsule.sealed, request=request, node=stand.swarm.worker.owner)
+        assert tuple(open_prompt(key, request, brought.call.prompt)[0]) == prompt.ids
 
 
 async def test_real_gateway_refusals_are_typed(world: World, tmp_path: Path) -> None:

@@ -75,6 +75,31 @@ def test_journal_of_a_newer_version_is_refused(tmp_path: Path) -> None:
         Journal(tmp_path / "j.db")
 
 
+def test_journal_of_the_first_version_keeps_the_money_and_reads_requests_again(pair: Pair) -> None:
+    pair.accept(pair.channel.pay(request(1), 100, 0))
+    journal = pair.payee_journal
+    for statement in (
+        "DROP TABLE prompts",
+        "DROP TABLE asked",
+        "CREATE TABLE asked (number INTEGER PRIMARY KEY, block INTEGER NOT NULL, body BLOB NOT NULL)",
+        "INSERT INTO asked VALUES (1, 2, x'00')",
+        "INSERT INTO checkpoints VALUES ('requests', 2, x'00'), ('claims', 2, x'00')",
+        "PRAGMA user_version = 1",
+    ):
+        journal.run(statement)
+    paid = journal.all("SELECT * FROM payments")
+    journal.close()
+
+    with Journal(journal.path) as again:
+        assert again.one("PRAGMA user_version") == (2,)
+        assert again.all("SELECT * FROM payments") == paid
+        assert again.all("SELECT name FROM checkpoints") == [("claims",)]
+        assert again.all("SELECT number, block, prompt, deadline, body FROM asked") == []
+        assert again.all("SELECT prompt, ids, content_key, deadline FROM prompts") == []
+        with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+            again.run("DELETE FROM payments")
+
+
 def test_journal_file_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "j.db").write_text("a shopping list, long enough to have a header " * 10)
 

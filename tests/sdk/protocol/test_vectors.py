@@ -2,14 +2,13 @@ from __future__ import annotations
 
 import runpy
 import sys
-from hashlib import sha256
 
 import pytest
 from tests.sdk.protocol.vectors import FOLDER, KINDS, load, message, raw
 
 from plait.protocol.choice import choice_hash
-from plait.protocol.commitments import RunningHash, prompt_commitment, stop_commitment
-from plait.protocol.ids import Address, Hash, channel_id, group_id
+from plait.protocol.commitments import RunningHash, ids_from, prompt_commitment, stop_commitment
+from plait.protocol.ids import Address, Hash, authorization_nonce, channel_id, group_id
 from plait.protocol.manifest import FP32_STRICT, Manifest, Tensor, weights_root
 from plait.protocol.messages import Terms
 from plait.protocol.money import job_price, stage_fee_rounded_up, worker_share_rounded_down
@@ -65,6 +64,8 @@ def test_ids_match_vectors() -> None:
     for case in vectors["channels"]:
         parts = [Address(raw(case[name])) for name in ("payer", "payee", "signer")]
         assert channel_id(*parts) == raw(case["id"])
+    for case in vectors["authorizations"]:
+        assert authorization_nonce(Hash(raw(case["channel"])), Hash(raw(case["salt"]))) == raw(case["nonce"])
     for case in vectors["groups"]:
         assert group_id(Hash(raw(case["model"])), case["class"], case["tier"], case["cohort"]) == raw(case["id"])
 
@@ -220,9 +221,17 @@ def test_records_match_vectors() -> None:
         assert bytes([record.kind]) + record.topic == raw(case["salt"])
 
 
-def test_on_chain_request_matches_vectors() -> None:
+@pytest.mark.parametrize("which", ["public", "commitment"])
+def test_on_chain_request_matches_vectors(which: str) -> None:
     vectors = load("requests")
-    request = message("Request", vectors["value"])
-    assert struct_hash(request) == raw(vectors["structHash"])
-    assert digest(domain_of(vectors), request) == raw(vectors["digest"])
-    assert sha256(raw(vectors["promptIds"])).digest() == sha256(b"\0\0\0\1\0\0\0\2\0\0\0\3").digest()
+    case = vectors if which == "public" else vectors["commitment"]
+    request = message("Request", case["value"])
+    assert struct_hash(request) == raw(case["structHash"])
+    assert digest(domain_of(vectors), request) == raw(case["digest"])
+
+    key = ContentKey(raw(case["contentKey"]))
+    assert (key.secret_bytes() == ContentKey.public().secret_bytes()) == (which == "public")
+    assert key.salt("prompt") == raw(case["promptSalt"])
+    ids = ids_from(raw(case["promptIds"]))
+    assert prompt_commitment(key, ids) == raw(case["params"]["prompt"]) == request.prompt
+    assert len(ids) == case["params"]["inputTokens"] == request.input_tokens

@@ -123,6 +123,26 @@ class CancelCall(_message.Message):
     cancel: _signed_pb2.SignedCancel
     def __init__(self, cancel: _Optional[_Union[_signed_pb2.SignedCancel, _Mapping[str, object]]] = ...) -> None: ...
 
+class PromptCapsule(_message.Message):
+    __slots__ = ("node", "prekey", "sealed")
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    PREKEY_FIELD_NUMBER: _ClassVar[int]
+    SEALED_FIELD_NUMBER: _ClassVar[int]
+    node: bytes
+    prekey: bytes
+    sealed: bytes
+    def __init__(self, node: _Optional[bytes] = ..., prekey: _Optional[bytes] = ..., sealed: _Optional[bytes] = ...) -> None: ...
+
+class PromptCall(_message.Message):
+    __slots__ = ("request", "capsules", "prompt")
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    CAPSULES_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_FIELD_NUMBER: _ClassVar[int]
+    request: bytes
+    capsules: _containers.RepeatedCompositeFieldContainer[PromptCapsule]
+    prompt: bytes
+    def __init__(self, request: _Optional[bytes] = ..., capsules: _Optional[_Iterable[_Union[PromptCapsule, _Mapping[str, object]]]] = ..., prompt: _Optional[bytes] = ...) -> None: ...
+
 class WorkerOffer(_message.Message):
     __slots__ = ("record", "body")
     RECORD_FIELD_NUMBER: _ClassVar[int]
