@@ -34,7 +34,7 @@ ROWS = {
     "exit": ("exit", None),
     "withdraw": ("withdraw", None),
     "release": ("release to a payee", None),
-    "claim_and_release": ("claim of one row and release, in one transaction", None),
+    "collect": ("collect: claim of one row and release", None),
     "inclusion_check": ("inclusion proof, depth 17", 46_000),
     "request": ("request, prompt by commitment", None),
     "fulfil": ("fulfil, 64 tokens", None),
@@ -159,8 +159,8 @@ def ours(gas: Mapping[str, int], routes: Mapping[str, Route]) -> dict[str, tuple
         "plait, five hops: claims": tuple(routes[name].per_job()[0] for name in CASES),
         "plait, five hops: claims and one release each": tuple(routes[name].per_job()[1] for name in CASES),
         "plait, one hop: claims": claims,
-        "plait, one hop: claims and one release, one transaction": tuple(
-            claim + (gas["claim_and_release"] - single) / (payers * jobs)
+        "plait, one hop: claims, the last one with a release": tuple(
+            claim + (gas["collect"] - single) / (payers * jobs)
             for claim, (payers, jobs) in zip(claims, CASES.values(), strict=True)
         ),
     }

@@ -45,6 +45,30 @@ abstract contract AgentFixture is Fixture {
         vm.assertEq(linkedTo, agentId, "the agent");
     }
 
+    /// @dev Of feedback in the contract's name, just this one stands for the agent.
+    function assertOneLive(uint256 agentId, uint96 score) internal view {
+        (uint64 live, int128 average) = feedback.summary(agentId, address(agentExport));
+        vm.assertEq(live, 1, "live feedback");
+        vm.assertTrue(average == int128(uint128(score)), "the average is the score");
+    }
+
+    function assertNoneLive(uint256 agentId) internal view {
+        (uint64 live,) = feedback.summary(agentId, address(agentExport));
+        vm.assertEq(live, 0, "no live feedback");
+    }
+
+    function expectAlreadyLinked(address owner, uint256 agentId) internal {
+        vm.expectRevert(
+            abi.encodeWithSelector(IAgentExport.AgentExport_AlreadyLinked.selector, owner, agentId)
+        );
+    }
+
+    function expectAgentTaken(uint256 agentId, address owner) internal {
+        vm.expectRevert(
+            abi.encodeWithSelector(IAgentExport.AgentExport_AgentTaken.selector, agentId, owner)
+        );
+    }
+
     function assertNotLinked(address owner) internal view {
         (uint256 linkedTo, bool linked) = agentExport.agentOf(owner);
         vm.assertFalse(linked, "not linked");

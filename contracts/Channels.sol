@@ -7,7 +7,6 @@ import {IERC20Permit} from "@openzeppelin/contracts/token/ERC20/extensions/IERC2
 import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
 import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
 import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
-import {Multicall} from "@openzeppelin/contracts/utils/Multicall.sol";
 import {Math} from "@openzeppelin/contracts/utils/math/Math.sol";
 import {SafeCast} from "@openzeppelin/contracts/utils/math/SafeCast.sol";
 
@@ -20,9 +19,7 @@ import {ChannelId} from "./types/Ids.sol";
 
 /// @title Channels
 /// @notice Keeps payment channels in one token and what each payee earned through them.
-/// @dev `multicall` makes several calls one transaction, such as a claim and a release; it adds no
-/// power, because no function takes coins.
-contract Channels is IChannels, EIP712, Multicall {
+contract Channels is IChannels, EIP712 {
     using Intake for IERC20;
     using SafeCast for uint256;
     using SafeERC20 for IERC20;
@@ -75,8 +72,14 @@ contract Channels is IChannels, EIP712, Multicall {
         );
         address named = INodeRegistry(nodes_).channels();
         require(named == address(this), Channels_RegistryNamesOther(named));
+        address staked = INodeRegistry(nodes_).token();
+        address judge = INodeRegistry(nodes_).arbiter();
+        require(staked == token_ && judge == arbiter_, Channels_RegistryDiffers(staked, judge));
         uint64 unbonding = INodeRegistry(nodes_).unbondingDelay();
-        require(unbonding > epochLength_, Channels_UnbondingTooShort(unbonding, epochLength_));
+        require(
+            unbonding >= 2 * uint64(epochLength_),
+            Channels_UnbondingTooShort(unbonding, epochLength_)
+        );
 
         _TOKEN = IERC20(token_);
         _NODES = INodeRegistry(nodes_);
@@ -142,29 +145,20 @@ contract Channels is IChannels, EIP712, Multicall {
 
     /// @inheritdoc IChannels
     function claim(address payee, bytes calldata rows) external returns (uint96 earned) {
-        uint256 count = rows.length / ClaimRow.LENGTH;
-        require(
-            count != 0 && count <= _MAX_ROWS && rows.length == count * ClaimRow.LENGTH,
-            Channels_BadRows(rows.length, _MAX_ROWS)
-        );
+        return _claim(payee, rows);
+    }
 
-        bytes32 separator = _domainSeparatorV4();
-        uint256 sum = 0;
-        uint256 skipped = 0;
-        uint64 accepted = 0;
-        for (uint256 i = 0; i < count; ++i) {
-            uint256 increase = _claimRow(separator, payee, rows, i);
-            if (increase == 0) {
-                skipped |= 1 << i;
-            } else {
-                sum += increase;
-                ++accepted;
-            }
-        }
-
-        earned = sum.toUint96();
-        if (skipped != 0) emit RowsSkipped(payee, skipped);
-        if (accepted != 0) _accrue(payee, earned, accepted);
+    /// @inheritdoc IChannels
+    function collect(address payee, bytes calldata rows)
+        external
+        returns (uint96 earned, uint96 paid)
+    {
+        earned = _claim(payee, rows);
+        (uint96 stake, uint64 jailedUntil) = _NODES.bondOf(payee);
+        if (block.timestamp < jailedUntil) return (earned, 0);
+        (uint96 mature, uint96 allowance) = _releasable(_accounts[payee], stake);
+        paid = mature < allowance ? mature : allowance;
+        if (paid != 0) _pay(payee, paid);
     }
 
     /// @inheritdoc IChannels
@@ -201,6 +195,8 @@ contract Channels is IChannels, EIP712, Multicall {
         Channel storage slot = _channels[id];
         (uint96 claimed, uint32 exitAt) = (slot.claimed, slot.exitAt);
         require(exitAt != 0, Channels_NotExiting(id));
+        // Every later exit then ends later, so a consent never fits a second one.
+        require(block.timestamp + _EXIT_DELAY > exitAt, Channels_CloseTooEarly(id, exitAt));
         bytes32 digest = closeDigest(payer, payee, signer, claimed, exitAt);
         (address recovered,,) = ECDSA.tryRecover(digest, r, vs);
         (address owner,, uint48 revokedAt) = _NODES.serviceKey(recovered);
@@ -225,22 +221,11 @@ contract Channels is IChannels, EIP712, Multicall {
     function release(address payee) external returns (uint96 amount) {
         (uint96 stake, uint64 jailedUntil) = _NODES.bondOf(payee);
         require(block.timestamp >= jailedUntil, Channels_PayeeJailed(payee, jailedUntil));
-        Account storage account = _accounts[payee];
-        uint32 epoch = epochNow();
-        (, uint96 mature) = _pending(account, epoch);
-        uint96 releasedNow = account.releaseEpoch == epoch ? account.releasedNow : 0;
-        uint96 allowance = uint96(Math.saturatingSub(stake / 2, releasedNow));
+        (uint96 mature, uint96 allowance) = _releasable(_accounts[payee], stake);
         amount = mature < allowance ? mature : allowance;
         require(amount != 0, Channels_NothingToRelease(payee, mature, allowance));
 
-        uint96 released = account.released + amount;
-        account.released = released;
-        account.releasedNow = releasedNow + amount;
-        account.releaseEpoch = epoch;
-
-        emit Released(payee, epoch, amount, released);
-
-        _TOKEN.safeTransfer(payee, amount);
+        _pay(payee, amount);
     }
 
     /// @inheritdoc IChannels
@@ -453,6 +438,32 @@ contract Channels is IChannels, EIP712, Multicall {
         slot.exitAt = 0;
     }
 
+    function _claim(address payee, bytes calldata rows) private returns (uint96 earned) {
+        uint256 count = rows.length / ClaimRow.LENGTH;
+        require(
+            count != 0 && count <= _MAX_ROWS && rows.length == count * ClaimRow.LENGTH,
+            Channels_BadRows(rows.length, _MAX_ROWS)
+        );
+
+        bytes32 separator = _domainSeparatorV4();
+        uint256 sum = 0;
+        uint256 skipped = 0;
+        uint64 accepted = 0;
+        for (uint256 i = 0; i < count; ++i) {
+            uint256 increase = _claimRow(separator, payee, rows, i);
+            if (increase == 0) {
+                skipped |= 1 << i;
+            } else {
+                sum += increase;
+                ++accepted;
+            }
+        }
+
+        earned = sum.toUint96();
+        if (skipped != 0) emit RowsSkipped(payee, skipped);
+        if (accepted != 0) _accrue(payee, earned, accepted);
+    }
+
     /// @dev Returns zero for a bad row, which changes nothing. A recovered zero address is the
     /// signer of no channel.
     function _claimRow(bytes32 separator, address payee, bytes calldata rows, uint256 index)
@@ -496,9 +507,36 @@ contract Channels is IChannels, EIP712, Multicall {
         emit Accrued(payee, epoch, earned, fees, rows);
     }
 
+    function _pay(address payee, uint96 amount) private {
+        Account storage account = _accounts[payee];
+        uint32 epoch = epochNow();
+        uint96 released = account.released + amount;
+        account.released = released;
+        account.releasedNow = _releasedNow(account, epoch) + amount;
+        account.releaseEpoch = epoch;
+
+        emit Released(payee, epoch, amount, released);
+
+        _TOKEN.safeTransfer(payee, amount);
+    }
+
     /// @dev At most `amount`, because the rate is at most a tenth.
     function _feeRoundedUp(uint96 amount) private view returns (uint96) {
         return uint96(Math.ceilDiv(uint256(amount) * _FEE_BPS, _BPS));
+    }
+
+    function _releasable(Account storage account, uint96 stake)
+        private
+        view
+        returns (uint96 mature, uint96 allowance)
+    {
+        uint32 epoch = epochNow();
+        (, mature) = _pending(account, epoch);
+        allowance = uint96(Math.saturatingSub(stake / 2, _releasedNow(account, epoch)));
+    }
+
+    function _releasedNow(Account storage account, uint32 epoch) private view returns (uint96) {
+        return account.releaseEpoch == epoch ? account.releasedNow : 0;
     }
 
     function _pending(Account storage account, uint32 epoch)

@@ -96,7 +96,7 @@ contract Requests is IRequests {
         require(receipt != 0, Requests_ReceiptZero(id));
         uint256 tokens = output.length / 4;
         require(
-            output.length % 4 == 0 && tokens <= params.maxTokens,
+            tokens != 0 && output.length % 4 == 0 && tokens <= params.maxTokens,
             Requests_BadOutput(id, output.length, params.maxTokens)
         );
 

@@ -47,6 +47,7 @@ contract KeysAttackTest is RequestsFixture {
         open(5e6);
         vm.prank(payer);
         channels.exit(payee, signer);
+        vm.warp(block.timestamp + 1);
         uint32 due = slot().exitAt;
         (bytes32 r, bytes32 vs) = consent(NODE_KEY, 0, due);
         (uint256 id, IRequests.Params memory params) = ask();
@@ -69,7 +70,8 @@ contract KeysAttackTest is RequestsFixture {
         vm.assertEq(channels.accountOf(payee).earned, 1e6, "the new key earns for the node");
     }
 
-    /// @dev Whoever steals a service key moves no money of the node.
+    /// @dev Whoever steals a service key moves no money that the node has claimed or staked. What it has
+    /// not claimed yet on a channel of the thief the thief can take back, by consenting to its close.
     function test_KeyStolen_TakesNoMoney() public {
         open(50e6);
         claim(20e6);

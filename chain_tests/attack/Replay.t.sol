@@ -11,7 +11,8 @@ import {IRequests} from "../../contracts/interfaces/IRequests.sol";
 import {ChannelId} from "../../contracts/types/Ids.sol";
 import {RequestsFixture} from "../RequestsFixture.sol";
 
-/// @notice What was signed for one chain, deployment, channel or life of a channel counts in no other.
+/// @notice What was signed for one chain, deployment or channel counts in no other, and what was paid in
+/// one life of a channel is not paid again in the next.
 contract ReplayAttackTest is RequestsFixture {
     uint256 private constant _POOR_KEY = 0x900D;
     uint32 private constant _DUE = uint32(START + EXIT_DELAY);
@@ -202,7 +203,6 @@ contract ReplayAttackTest is RequestsFixture {
         (bytes32 r, bytes32 vs) = consent(NODE_KEY, 0, _DUE);
         channels.close(payer, payee, signer, r, vs);
         open(5e6);
-        vm.warp(START + 1);
         _exit();
 
         bytes32 hash = channels.closeDigest(payer, payee, signer, 0, _DUE + 1);
@@ -228,6 +228,7 @@ contract ReplayAttackTest is RequestsFixture {
     function _exit() private {
         vm.prank(payer);
         channels.exit(payee, signer);
+        vm.warp(block.timestamp + 1);
     }
 
     function _expectBadClose(bytes32 r, bytes32 vs) private {

@@ -46,6 +46,7 @@ contract SignaturesAttackTest is Fixture {
     function test_Close_BentFormsAreRefused() public {
         vm.prank(payer);
         channels.exit(payee, signer);
+        vm.warp(START + 1);
         (bytes32 r, bytes32 vs) = consent(NODE_KEY, 0, _DUE);
         bytes32[2][] memory forms = _bent(r, vs);
         bytes32 hash = channels.closeDigest(payer, payee, signer, 0, _DUE);

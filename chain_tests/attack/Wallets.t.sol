@@ -37,6 +37,7 @@ contract WalletsAttackTest is RequestsFixture {
         open(5e6);
         _do(address(channels), abi.encodeCall(IChannels.exit, (payee, signer)));
         (bytes32 r, bytes32 vs) = consent(NODE_KEY, 0, uint32(START + EXIT_DELAY));
+        vm.warp(START + 1);
         channels.close(payer, payee, signer, r, vs);
 
         vm.assertEq(token.balanceOf(payer), RICH, "the wallet has all");

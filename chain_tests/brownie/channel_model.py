@@ -118,6 +118,7 @@ class Model:
         """End a channel by a consent over this state."""
         line = self.lines[place]
         _require(line.exit_at != 0, "Channels_NotExiting")
+        _require(self.now > line.exit_at - EXIT_DELAY_S, "Channels_CloseTooEarly")
         _require((claimed, exit_at) == (line.claimed, line.exit_at), "Channels_BadClose")
         self._end(place)
 

@@ -95,6 +95,7 @@ def test_close_pays_the_payer_at_once_over_exactly_the_agreed_state(world: World
     before = world.token.balanceOf(world.payer)
     world.open(DEPOSIT)
     due = world.channels.exit(world.payee, world.signer.address, {"from": world.payer}).events[0]["exitAt"]
+    clock.pass_by(1)
     stale = world.consent(world.node_key, 0, due)
     world.claim(world.row(1_000_000))
     with refused("Channels_BadClose"):

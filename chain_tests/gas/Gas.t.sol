@@ -8,10 +8,6 @@ import {ChannelId} from "../../contracts/types/Ids.sol";
 import {Fixture} from "../Fixture.sol";
 import {Vm} from "../Vm.sol";
 
-interface IMulticall {
-    function multicall(bytes[] calldata data) external returns (bytes[] memory results);
-}
-
 interface IAnswerKeeper {
     function askByCommitment(IRequests.Order calldata order, bytes32 prompt, uint32 inputTokens)
         external
@@ -112,11 +108,8 @@ contract GasTest is Fixture {
         channels.claim(payee, _rows(rows, 1, 1));
         nextEpoch();
         nextEpoch();
-        bytes[] memory both = new bytes[](2);
-        both[0] = abi.encodeCall(IChannels.claim, (payee, _rows(later, 0, 1)));
-        both[1] = abi.encodeCall(IChannels.release, (payee));
-        IMulticall(address(channels)).multicall(both);
-        _tell("claim_and_release", _used());
+        channels.collect(payee, _rows(later, 0, 1));
+        _tell("collect", _used());
     }
 
     // ---- channels

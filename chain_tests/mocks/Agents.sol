@@ -17,7 +17,7 @@ contract Agents is ERC721("agents", "AGENT") {
     }
 }
 
-/// @notice ERC-8004's reputation registry as far as it is used here; it keeps the last feedback.
+/// @notice ERC-8004's reputation registry as far as it is used here.
 contract Feedback is IERC8004Reputation {
     struct Entry {
         address client;
@@ -29,13 +29,19 @@ contract Feedback is IERC8004Reputation {
         string endpoint;
         string uri;
         bytes32 hash;
+        bool revoked;
     }
 
     Agents private immutable _AGENTS;
 
     Entry private _last;
+    /// @dev Feedback counts from 1, so what has index 1 is in place 0.
+    mapping(uint256 agentId => mapping(address client => Entry[] given)) private _given;
 
     error SelfFeedback();
+    error TooManyDecimals();
+    error NoSuchFeedback();
+    error AlreadyRevoked();
 
     constructor(Agents agents) {
         _AGENTS = agents;
@@ -51,6 +57,7 @@ contract Feedback is IERC8004Reputation {
         string calldata feedbackURI,
         bytes32 feedbackHash
     ) external {
+        require(valueDecimals <= 18, TooManyDecimals());
         address owner = _AGENTS.ownerOf(agentId);
         require(
             msg.sender != owner && !_AGENTS.isApprovedForAll(owner, msg.sender)
@@ -66,10 +73,38 @@ contract Feedback is IERC8004Reputation {
         _last.endpoint = endpoint;
         _last.uri = feedbackURI;
         _last.hash = feedbackHash;
+        _given[agentId][msg.sender].push(_last);
+    }
+
+    function revokeFeedback(uint256 agentId, uint64 feedbackIndex) external {
+        Entry[] storage given = _given[agentId][msg.sender];
+        require(feedbackIndex != 0 && feedbackIndex <= given.length, NoSuchFeedback());
+        Entry storage entry = given[feedbackIndex - 1];
+        require(!entry.revoked, AlreadyRevoked());
+        entry.revoked = true;
     }
 
     function last() external view returns (Entry memory) {
         return _last;
+    }
+
+    function getLastIndex(uint256 agentId, address clientAddress) external view returns (uint64) {
+        return uint64(_given[agentId][clientAddress].length);
+    }
+
+    /// @dev What `getSummary` of ERC-8004 says for one client and any tags, all decimals being alike.
+    function summary(uint256 agentId, address client)
+        external
+        view
+        returns (uint64 live, int128 average)
+    {
+        Entry[] storage given = _given[agentId][client];
+        for (uint256 i = 0; i < given.length; ++i) {
+            if (given[i].revoked) continue;
+            ++live;
+            average += given[i].value;
+        }
+        if (live != 0) average /= int128(uint128(live));
     }
 
     function getIdentityRegistry() external view returns (address) {

@@ -17,53 +17,50 @@ contract AgentExportLinkTest is AgentFixture {
         assertLinked(payee, agentId);
     }
 
-    function test_ChangesTheAgent() public {
+    function test_KeepsTheAgentThatWasSold() public {
+        uint256 agentId = agentOf(payee);
+        link(payee, agentId);
+
+        sell(payee, stranger, agentId);
+
+        assertLinked(payee, agentId);
+    }
+
+    /// @dev Else the fee that a node burned once would give its score to any number of agents.
+    function test_RevertGiven_AlreadyLinked() public {
         uint256 first = agentOf(payee);
         uint256 second = agentOf(payee);
         link(payee, first);
 
+        expectAlreadyLinked(payee, first);
         link(payee, second);
 
-        assertLinked(payee, second);
         sell(payee, other, first);
-        link(other, first);
-        assertLinked(payee, second);
-        assertLinked(other, first);
+        expectAlreadyLinked(payee, first);
+        link(payee, second);
+        assertLinked(payee, first);
+        link(other, agentOf(other));
     }
 
-    function test_TakesTheSameAgentAgain() public {
+    function test_RevertWhen_TheSameAgentAgain() public {
         uint256 agentId = agentOf(payee);
         link(payee, agentId);
+
+        expectAlreadyLinked(payee, agentId);
         link(payee, agentId);
+    }
+
+    /// @dev Else an agent would carry the feedback of two nodes.
+    function test_RevertGiven_AgentTaken() public {
+        uint256 agentId = agentOf(payee);
+        link(payee, agentId);
+        sell(payee, other, agentId);
+
+        expectAgentTaken(agentId, payee);
+        link(other, agentId);
 
         assertLinked(payee, agentId);
-        sell(payee, other, agentId);
-        link(other, agentId);
-        assertNotLinked(payee);
-    }
-
-    function test_UnlinksTheSeller() public {
-        uint256 agentId = agentOf(payee);
-        link(payee, agentId);
-        sell(payee, other, agentId);
-
-        link(other, agentId);
-
-        assertLinked(other, agentId);
-        assertNotLinked(payee);
-    }
-
-    function test_LeavesTheBuyerAloneWhenTheSellerChanges() public {
-        uint256 sold = agentOf(payee);
-        link(payee, sold);
-        sell(payee, other, sold);
-        link(other, sold);
-
-        uint256 fresh = agentOf(payee);
-        link(payee, fresh);
-
-        assertLinked(payee, fresh);
-        assertLinked(other, sold);
+        assertNotLinked(other);
     }
 
     function test_RevertWhen_CallerNotAgentOwner() public {

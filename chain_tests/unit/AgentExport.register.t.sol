@@ -25,12 +25,26 @@ contract AgentExportRegisterTest is AgentFixture {
         assertLinked(payee, 0);
     }
 
-    function test_LinksTheNewerAgent() public {
+    function test_RevertGiven_AlreadyLinked() public {
         uint256 first = _register(payee);
-        uint256 second = _register(payee);
 
-        assertLinked(payee, second);
-        vm.assertEq(agents.ownerOf(first), payee, "the older is kept");
+        expectAlreadyLinked(payee, first);
+        _register(payee);
+
+        sell(payee, other, first);
+        expectAlreadyLinked(payee, first);
+        _register(payee);
+        vm.assertEq(agents.count(), 1, "no second agent");
+    }
+
+    /// @dev ERC-8004's registry gives no number twice; this holds if one ever does.
+    function test_RevertGiven_AgentTaken() public {
+        uint256 agentId = _register(payee);
+        bytes memory callData = abi.encodeCall(agents.register, ("agent://node"));
+        vm.mockCall(address(agents), callData, abi.encode(agentId));
+
+        expectAgentTaken(agentId, payee);
+        _register(other);
     }
 
     function test_RevertGiven_UnknownNode() public {

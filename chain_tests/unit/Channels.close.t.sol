@@ -16,6 +16,7 @@ contract ChannelsCloseTest is Fixture {
         open(5e6);
         claim(2e6);
         _exit();
+        vm.warp(START + 1);
     }
 
     function test_PaysAtOnceAndSaysSo() public {
@@ -101,13 +102,26 @@ contract ChannelsCloseTest is Fixture {
     function test_RevertWhen_ConsentForEarlierExit() public {
         (bytes32 r, bytes32 vs) = consent(NODE_KEY, 2e6, _DUE);
         channels.close(payer, payee, signer, r, vs);
-        vm.warp(START + 1);
         open(1e6);
         _exit();
+        vm.warp(START + 2);
 
         _expectBadClose(2e6, _DUE + 1, _recovered(r, vs, 2e6, _DUE + 1));
         channels.close(payer, payee, signer, r, vs);
         vm.assertEq(slot().deposit, 3e6, "the deposit stays");
+    }
+
+    /// @dev Or a consent could fit a second exit of the same second.
+    function test_RevertWhen_InTheExitsOwnSecond() public {
+        (bytes32 r, bytes32 vs) = consent(NODE_KEY, 2e6, _DUE);
+        vm.warp(START);
+
+        vm.expectRevert(
+            abi.encodeWithSelector(
+                IChannels.Channels_CloseTooEarly.selector, idOf(payer, signer), _DUE
+            )
+        );
+        channels.close(payer, payee, signer, r, vs);
     }
 
     function _exit() private {

@@ -79,12 +79,40 @@ contract ChannelsConstructorTest is Fixture {
     function test_RevertWhen_UnbondingTooShort() public {
         address next = vm.computeCreateAddress(address(this), vm.getNonce(address(this)) + 1);
         address registry = vm.deployCode(
-            "NodeRegistry.sol:NodeRegistry", abi.encode(token, next, 0, MIN_STAKE, EPOCH)
+            "NodeRegistry.sol:NodeRegistry", abi.encode(token, next, 0, MIN_STAKE, 2 * EPOCH - 1)
         );
 
         _expect(
-            abi.encodeWithSelector(IChannels.Channels_UnbondingTooShort.selector, EPOCH, EPOCH),
+            abi.encodeWithSelector(
+                IChannels.Channels_UnbondingTooShort.selector, 2 * EPOCH - 1, EPOCH
+            ),
             abi.encode(token, registry, requests, 0, EPOCH, EXIT_DELAY, FEE_BPS)
+        );
+    }
+
+    function test_RevertWhen_RegistryHasAnotherArbiter() public {
+        address registry = _registry(address(token), arbiter);
+
+        _expect(
+            abi.encodeWithSelector(IChannels.Channels_RegistryDiffers.selector, token, arbiter),
+            abi.encode(token, registry, requests, stranger, EPOCH, EXIT_DELAY, FEE_BPS)
+        );
+    }
+
+    function test_RevertWhen_RegistryHasAnotherToken() public {
+        address registry = _registry(stranger, arbiter);
+
+        _expect(
+            abi.encodeWithSelector(IChannels.Channels_RegistryDiffers.selector, stranger, arbiter),
+            abi.encode(token, registry, requests, arbiter, EPOCH, EXIT_DELAY, FEE_BPS)
+        );
+    }
+
+    /// @dev A registry that names the contract deployed next.
+    function _registry(address staked, address judge) private returns (address) {
+        address next = vm.computeCreateAddress(address(this), vm.getNonce(address(this)) + 1);
+        return vm.deployCode(
+            "NodeRegistry.sol:NodeRegistry", abi.encode(staked, next, judge, MIN_STAKE, UNBONDING)
         );
     }
 

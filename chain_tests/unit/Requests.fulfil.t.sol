@@ -36,7 +36,7 @@ contract RequestsFulfilTest is RequestsFixture {
     function testFuzz_CreditsAnyFee(uint96 fee, uint8 tokens) public {
         IRequests.Order memory what = order();
         what.fee = uint96(bound(fee, 1, RICH));
-        bytes memory output = new bytes(4 * bound(tokens, 0, what.maxTokens));
+        bytes memory output = new bytes(4 * bound(tokens, 1, what.maxTokens));
         (uint256 id, IRequests.Params memory params) = ask(payer, what);
 
         vm.prank(nodeKey);
@@ -54,15 +54,6 @@ contract RequestsFulfilTest is RequestsFixture {
         fulfil(nodeKey, id, params);
 
         vm.assertEq(requests.openRequest(id), 0, "settled");
-    }
-
-    function test_TakesAnEmptyAnswer() public {
-        (uint256 id, IRequests.Params memory params) = ask();
-
-        vm.expectEmit(address(requests));
-        emit IRequests.Fulfilled(id, payee, RECEIPT, keccak256(""), 0);
-        vm.prank(nodeKey);
-        requests.fulfil(id, params, RECEIPT, "");
     }
 
     function test_TakesAnyValidKeyOfTheGateway() public {
@@ -316,7 +307,7 @@ contract RequestsFulfilTest is RequestsFixture {
         requests.fulfil(id, params, 0, OUTPUT);
     }
 
-    function test_RevertWhen_OutputCutShortOrTooLong() public {
+    function test_RevertWhen_OutputEmptyCutShortOrTooLong() public {
         (uint256 id, IRequests.Params memory params) = ask();
         bytes4 selector = IRequests.Requests_BadOutput.selector;
         vm.startPrank(nodeKey);
@@ -325,6 +316,8 @@ contract RequestsFulfilTest is RequestsFixture {
         requests.fulfil(id, params, RECEIPT, new bytes(65 * 4));
         vm.expectRevert(abi.encodeWithSelector(selector, id, 7, 64));
         requests.fulfil(id, params, RECEIPT, new bytes(7));
+        vm.expectRevert(abi.encodeWithSelector(selector, id, 0, 64));
+        requests.fulfil(id, params, RECEIPT, "");
     }
 
     function _askAs(Receiver.Manner manner)

@@ -168,8 +168,12 @@ interface IChannels {
     error Channels_BadExitDelay(uint32 exitDelay, uint32 max);
     /// @notice The node registry names another `Channels`; an address was predicted wrongly.
     error Channels_RegistryNamesOther(address channels);
-    /// @notice Unbonding is not longer than an epoch, so stake could leave before pending money.
+    /// @notice Unbonding is shorter than two epochs, so stake could leave before pending money.
     error Channels_UnbondingTooShort(uint64 unbondingDelay, uint32 epochLength);
+    /// @notice The node registry has another stake token or another arbiter.
+    error Channels_RegistryDiffers(address token, address arbiter);
+    /// @notice A channel is not closed in the very second of its exit.
+    error Channels_CloseTooEarly(ChannelId id, uint32 exitAt);
     /// @notice The payee or the signer is zero.
     error Channels_BadParty(address payee, address signer);
     /// @notice The amount is zero.
@@ -178,7 +182,7 @@ interface IChannels {
     error Channels_DepositTooLarge(ChannelId id, uint96 deposit, uint96 amount);
     /// @notice The channel still holds money; it is topped up, not opened.
     error Channels_AlreadyOpen(ChannelId id);
-    /// @notice No money was ever put into this channel.
+    /// @notice No money was ever put into this channel, or none of it was ever claimed and all of it left.
     error Channels_UnknownChannel(ChannelId id);
     /// @notice An exit runs; the channel is withdrawn or closed before money is added.
     error Channels_Exiting(ChannelId id, uint32 exitAt);
@@ -205,7 +209,8 @@ interface IChannels {
     /// @notice Only `Requests` may credit.
     error Channels_CallerNotRequests(address caller);
 
-    /// @notice Opens a channel from the caller to a payee, or opens it again once all is spent.
+    /// @notice Opens a channel from the caller to a payee, or opens it again once all is spent and no
+    /// exit runs.
     /// @dev Warning: vouchers signed earlier under the same key count against the new deposit as
     /// far as they exceed what is claimed. A payer who fears them uses a fresh signer.
     /// @param payee The node's owner who will be paid.
@@ -228,7 +233,8 @@ interface IChannels {
         returns (ChannelId id);
 
     /// @notice Opens a channel of `payer` as `open` does; anyone may carry the authorization here.
-    /// @dev The authorization's nonce binds the money to this one channel.
+    /// @dev The authorization's nonce binds the money to this one channel. Warning: whoever carries it
+    /// chooses when, and whether it opens or tops up; give it a short life.
     /// @param payer Who signed the authorization and owns the channel.
     /// @param payee The payee.
     /// @param signer The session key.
@@ -244,6 +250,7 @@ interface IChannels {
     ) external returns (ChannelId id);
 
     /// @notice Adds to one of the caller's channels while no exit runs.
+    /// @dev Warning: as with `open`, vouchers signed earlier count as far as they exceed what is claimed.
     /// @param payee The payee.
     /// @param signer The session key.
     /// @param amount Base units, approved for this contract beforehand.
@@ -278,11 +285,23 @@ interface IChannels {
     /// @dev A row is payer 20 · cumulative 12 · jobs 4 · receiptsRoot 32 · r 32 · vs 32 bytes. The
     /// signer is recovered from it. A row of an unknown channel, or whose cumulative is not above
     /// what is claimed or is above the deposit, is skipped and reported in `RowsSkipped`.
-    /// The fee is rounded up once per call, over the sum of all rows.
+    /// The fee is rounded up once per call, over the sum of all rows: whoever claims rows one by one
+    /// makes the payee lose up to one base unit each, so the token should have six decimals or more.
     /// @param payee The payee of all rows.
     /// @param rows 1 to 256 rows.
     /// @return earned Base units by which the claimed totals grew, fee included.
     function claim(address payee, bytes calldata rows) external returns (uint96 earned);
+
+    /// @notice Claims as `claim` does and then pays out what is mature and allowed, if anything;
+    /// anyone may call.
+    /// @dev Unlike a release of its own, nothing to pay or a jail stops nothing here.
+    /// @param payee The payee of all rows.
+    /// @param rows 1 to 256 rows.
+    /// @return earned Base units by which the claimed totals grew, fee included.
+    /// @return paid Base units paid out.
+    function collect(address payee, bytes calldata rows)
+        external
+        returns (uint96 earned, uint96 paid);
 
     /// @notice Starts the caller's exit from a channel; its time never moves.
     /// @param payee The payee.
@@ -296,8 +315,10 @@ interface IChannels {
 
     /// @notice Pays the payer what is left at once, with the payee's consent; anyone may call.
     /// @dev The payee's service key signs `Close` over the slot as it stands: a claim in between,
-    /// or another exit, voids the consent. Warning: a payee that consented accepts no voucher on
-    /// this channel until it was closed and topped up in a later second.
+    /// or another exit, voids the consent; no close happens in the exit's own second, so a later exit
+    /// always ends later. Warning: a payee that consented accepts no voucher on this channel until it
+    /// was closed and topped up; a close voids no voucher, see `open`. Any valid service key of the
+    /// payee consents, so a stolen one can give away what is not claimed yet.
     /// @param payer The payer, who is paid.
     /// @param payee The payee.
     /// @param signer The session key.

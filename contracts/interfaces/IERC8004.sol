@@ -35,6 +35,21 @@ interface IERC8004Reputation {
         bytes32 feedbackHash
     ) external;
 
+    /// @notice Takes back feedback that the caller gave; a second time is refused.
+    /// @param agentId The agent's number.
+    /// @param feedbackIndex Which of the caller's feedback on this agent, counted from 1.
+    function revokeFeedback(uint256 agentId, uint64 feedbackIndex) external;
+
+    /// @notice Returns the index of the last feedback that a client gave on an agent.
+    /// @param agentId The agent's number.
+    /// @param clientAddress Who gave the feedback.
+    /// @return feedbackIndex Counted from 1, zero for none; what was revoked counts too.
+    function getLastIndex(uint256 agentId, address clientAddress)
+        external
+        view
+        returns (uint64 feedbackIndex);
+
     /// @notice Returns the identity registry whose agents are judged.
-    function getIdentityRegistry() external view returns (address);
+    /// @return identity The registry.
+    function getIdentityRegistry() external view returns (address identity);
 }

@@ -136,7 +136,7 @@ interface IRequests {
     error Requests_NotDue(uint256 id, uint64 deadline);
     /// @notice The receipt's digest is zero.
     error Requests_ReceiptZero(uint256 id);
-    /// @notice The output is no whole number of ids or has more than `maxTokens` of them.
+    /// @notice The output is empty, no whole number of ids, or has more than `maxTokens` of them.
     error Requests_BadOutput(uint256 id, uint256 length, uint32 maxTokens);
     /// @notice The transaction has too little gas left to give the callback what it was promised.
     error Requests_TooLittleGas(uint256 id, uint256 left, uint256 needed);
@@ -160,7 +160,8 @@ interface IRequests {
 
     /// @notice Answers a request; only a valid service key of its gateway may, until its deadline, and
     /// only while the gateway is active.
-    /// @dev The fee joins the gateway's pending money first; then the payer is called back with
+    /// @dev The fee is flat: it is the node's whatever the answer's length, at least one id. It joins
+    /// the gateway's pending money first; then the payer is called back with
     /// exactly the gas it asked for, and nothing that it does can undo the payment.
     /// @param id The request.
     /// @param params Its parameters, as emitted.

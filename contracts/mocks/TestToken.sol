@@ -8,7 +8,8 @@ import {ERC3009} from "@openzeppelin/contracts/token/ERC20/extensions/draft-ERC3
 /// @title TestToken
 /// @notice A token with six decimals, permits (ERC-2612) and authorizations (EIP-3009) that anybody
 /// may mint, for local chains only.
-/// @dev Warning: it is worth nothing anywhere.
+/// @dev Warning: it is worth nothing anywhere, and whoever mints 2^96 base units can make the totals
+/// of a payee overflow, after which claims for that payee revert.
 contract TestToken is ERC20, ERC20Permit, ERC3009 {
     constructor() ERC20("plait test token", "tPLAIT") ERC20Permit("plait test token") {}
 

@@ -168,7 +168,7 @@ contract Market is Fixture, Book {
     function close(uint256 which) external {
         Line storage one = _pick(which);
         IChannels.Channel memory kept = slot();
-        if (kept.exitAt == 0) return;
+        if (kept.exitAt == 0 || block.timestamp + EXIT_DELAY == kept.exitAt) return;
         uint256 index = payee == _payees[0] ? 0 : 1;
         (bytes32 r, bytes32 vs) = consent(_nodeKey(index), kept.claimed, kept.exitAt);
 

@@ -53,8 +53,10 @@ class Parameters(Part):
 
     @model_validator(mode="after")
     def _claims_settle_before_stake_leaves(self) -> Self:
-        if self.unbonding_delay <= self.epoch_length:
-            raise ValueError(f"unbondingDelay ({self.unbonding_delay}) lies above epochLength ({self.epoch_length})")
+        if self.unbonding_delay < 2 * self.epoch_length:  # money is pending for up to two epochs
+            raise ValueError(
+                f"unbondingDelay ({self.unbonding_delay}) is at least twice epochLength ({self.epoch_length})"
+            )
         return self
 
 

@@ -31,6 +31,7 @@ ADVICE = {
     "Channels_UnknownChannel": "open the channel first",
     "Channels_Exiting": "withdraw or close the channel, then open it again",
     "Channels_NotExiting": "start the exit first",
+    "Channels_CloseTooEarly": "send it again in a later second",
     "Channels_NothingLeft": "all that was deposited is claimed",
     "Channels_ExitNotDue": "wait until exitAt (Unix seconds)",
     "Channels_NothingToRelease": "money matures in one to two epochs; each epoch pays at most half of the stake",

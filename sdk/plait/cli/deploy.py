@@ -81,7 +81,7 @@ Feedback = Annotated[
 ]
 MinStake = Annotated[int, _fixed("--min-stake", "Least stake of an active node, in base units of the token; above 0.")]
 Unbonding = Annotated[
-    int, _fixed("--unbonding-delay", "Seconds until stake is out; above the epoch, at most 31536000.")
+    int, _fixed("--unbonding-delay", "Seconds until stake is out; at least two epochs, at most 31536000.")
 ]
 Epoch = Annotated[int, _fixed("--epoch-length", "Seconds of an epoch; earnings mature in one to two of them.")]
 Exit = Annotated[int, _fixed("--exit-delay", "Seconds from a payer's exit to its money; 1 to 2592000.")]

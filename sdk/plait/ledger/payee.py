@@ -301,10 +301,13 @@ class PayeeBook:
             )
 
     def _closed(self, channel: Hash, *, deposit: int, claimed: int, exit_at: int) -> bool:
-        row = self._journal.one("SELECT exit_at FROM closes WHERE channel = ? ORDER BY seq DESC LIMIT 1", channel)
-        # Once closed the slot's exit is cleared and all deposit is claimed: money above that was put in later.
-        topped_up = deposit > claimed and exit_at == 0
-        return row is not None and not topped_up
+        """Return whether a Close that we signed can still end the channel, or it ended and nothing was put in since."""
+        if exit_at:  # a Close is for exactly one slot; an exit after a top-up is another one
+            query = "SELECT 1 FROM closes WHERE channel = ? AND exit_at = ? AND claimed = ?"
+            return self._journal.one(query, channel, exit_at, amount_blob(claimed)) is not None
+        # What ends a channel leaves as deposit what was claimed: more than that was put in later.
+        query = "SELECT 1 FROM closes WHERE channel = ? AND claimed >= ?"
+        return self._journal.one(query, channel, amount_blob(deposit)) is not None
 
     def _expected(self, channel: Hash, request: Hash) -> ReceiptLeaf | None:
         row = self._journal.one(

@@ -70,7 +70,7 @@ def test_deployment_file_round_trip_keeps_every_digit(tmp_path: Path) -> None:
         {"contracts": {}},
         {"surprise": 1},
         {"parameters": {"feeBps": 5000}},
-        {"parameters": {"unbondingDelay": 600, "epochLength": 600}},
+        {"parameters": {"unbondingDelay": 1_199, "epochLength": 600}},
     ],
 )
 def test_deployment_file_that_is_wrong_names_the_field(tmp_path: Path, change: dict[str, object]) -> None:
@@ -122,6 +122,7 @@ def test_contract_address_follows_deployer_and_nonce() -> None:
         {"fee_bps": 1_001},
         {"unbonding_delay": 365 * 86_400 + 1},
         {"unbonding_delay": 6 * 3_600, "epoch_length": 6 * 3_600},
+        {"unbonding_delay": 12 * 3_600 - 1, "epoch_length": 6 * 3_600},
     ],
     ids=str,
 )
@@ -132,7 +133,7 @@ def test_parameters_that_a_constructor_refuses_are_refused_before(bad: dict[str,
 
 def test_parameters_at_their_bounds_are_taken() -> None:
     Parameters(min_stake=1, tier_unit=1, epoch_length=1, exit_delay=30 * 86_400, fee_bps=1_000, unbonding_delay=2)
-    Parameters(unbonding_delay=365 * 86_400, epoch_length=365 * 86_400 - 1, fee_bps=0)
+    Parameters(unbonding_delay=365 * 86_400, epoch_length=365 * 43_200, fee_bps=0)
 
 
 def test_plan_names_every_address_before_it_is_used() -> None:

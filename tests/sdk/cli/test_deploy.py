@@ -46,7 +46,7 @@ def status_of(*words: object) -> int | str | None:
         (("--exit-delay", 2_592_001), "--exit-delay"),
         (("--fee-bps", 1_001), "--fee-bps"),
         (("--fee-bps", "much"), "--fee-bps"),
-        (("--unbonding-delay", 21_600), "unbondingDelay (21600) lies above epochLength (21600)"),
+        (("--unbonding-delay", 43_199), "unbondingDelay (43199) is at least twice epochLength (21600)"),
         (("--unbonding-delay", 31_536_001), "--unbonding-delay"),
         (("--arbiter", "0x12"), "--arbiter"),
         (("--token", "token"), "--token"),

@@ -44,6 +44,14 @@ def assert_refused(pair: Pair, payment: Payment, error: type[PaymentError], **sl
     return caught.value
 
 
+def consented(pair: Pair) -> int:
+    """Pay 100 for request 1, consent to end the channel there, and return the exit that was consented to."""
+    accepted = pair.accept(pair.channel.pay(request(1), 100, 0))
+    exit_at = int(NOW) + 500
+    pair.payee.consent_to_close(accepted.channel, claimed=100, exit_at=exit_at)
+    return exit_at
+
+
 def test_accept_next_voucher_returns_what_it_adds(pair: Pair) -> None:
     pair.accept(pair.channel.pay(request(1), 100, 0))
 
@@ -199,6 +207,49 @@ def test_accept_after_consent_to_close_waits_for_a_top_up(pair: Pair) -> None:
     assert_refused(pair, payment, ClosedError, deposit=100, claimed=100)
 
     assert pair.accept(payment, deposit=150, claimed=100).cumulative == 120
+
+
+def test_accept_after_consent_and_top_up_follows_a_later_exit_only(pair: Pair) -> None:
+    closed_at = consented(pair)
+    pair.accept(pair.channel.pay(request(2), 20, 1), deposit=150, claimed=100)
+    running, new = pair.channel.pay(request(2), 30, 2), pair.channel.pay(request(3), 5, 0)
+    leaving = {"deposit": 150, "claimed": 100, "exit_at": closed_at + 1}
+    pair.reopen()
+
+    assert_refused(pair, new, ExitingError, **leaving)
+
+    assert pair.accept(running, **leaving).cumulative == 130
+
+
+def test_accept_after_consent_and_top_up_and_another_claim_follows_a_later_exit_only(pair: Pair) -> None:
+    closed_at = consented(pair)
+    pair.accept(pair.channel.pay(request(2), 20, 1), deposit=150, claimed=100)
+
+    accepted = pair.accept(pair.channel.pay(request(2), 30, 2), deposit=150, claimed=120, exit_at=closed_at + 1)
+
+    assert accepted.cumulative == 130
+
+
+def test_accept_after_consent_and_a_top_up_that_is_claimed_whole_spends_credit(pair: Pair) -> None:
+    consented(pair)
+    pair.accept(pair.channel.pay(request(2), 50, 1), deposit=150, claimed=100)
+    assert pair.accept(pair.channel.end_job(request(2), aborted_leaf(2, 10)), deposit=150, claimed=100).credit == 40
+
+    assert pair.accept(pair.channel.pay(request(3), 30, 1), deposit=150, claimed=150).credit == 10
+
+
+def test_accept_after_two_consents_is_refused_for_as_long_as_either_holds(pair: Pair) -> None:
+    closed_at = consented(pair)
+    accepted = pair.accept(pair.channel.pay(request(2), 20, 1), deposit=150, claimed=100)
+    pair.payee.consent_to_close(accepted.channel, claimed=120, exit_at=closed_at + 9)
+    payment = pair.channel.pay(request(2), 30, 2)
+
+    assert_refused(pair, payment, ClosedError, deposit=150, claimed=120, exit_at=closed_at + 9)
+    assert_refused(pair, payment, ClosedError, deposit=120, claimed=120)
+    # A reorganisation brought the first exit back.
+    assert_refused(pair, payment, ClosedError, deposit=DEPOSIT, claimed=100, exit_at=closed_at)
+
+    assert pair.accept(payment, deposit=150, claimed=120, exit_at=closed_at + 10).cumulative == 130
 
 
 def test_end_job_carries_leaf_count_and_root(pair: Pair) -> None:
