@@ -116,7 +116,9 @@ def test_setup_in_clean_copy_without_compilers_and_node_succeeds(
 ) -> None:
     environment, caught = trapped
     copy = tmp_path / "plait"
-    kept = shutil.ignore_patterns(".venv", "node_modules", "build", ".git", ".brownie-venv", "__pycache__")
+    kept = shutil.ignore_patterns(
+        ".venv", "node_modules", "build", ".git", ".brownie-venv", ".slither-venv", ".halmos-venv", "__pycache__"
+    )
     shutil.copytree(ROOT, copy, ignore=kept, symlinks=True)
     try:
         done = run_setup(copy, environment, timeout=1100)
