@@ -134,7 +134,7 @@ abstract contract Symbolic {
 
     /// @dev Halmos takes ecrecover for any function of its arguments, the real one among them; what
     /// OpenZeppelin's library refuses recovers to nobody.
-    function recover(bytes32 digest, bytes32 r, bytes32 vs) internal view returns (address) {
+    function recover(bytes32 digest, bytes32 r, bytes32 vs) internal pure returns (address) {
         uint256 s = uint256(vs) & (type(uint256).max >> 1);
         if (s > _HALF_ORDER) return address(0);
         return ecrecover(digest, uint8((uint256(vs) >> 255) + 27), r, bytes32(s));
