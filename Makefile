@@ -1,7 +1,7 @@
 # The only verbs of this repository. `make` alone lists them.
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up down test chain-test lint types fmt gen gen-check docs setup-test slither sol-coverage \
-	symbolic brownie bench-gas gas-check deep check
+	symbolic brownie bench-gas bench-engine bench-methods-figure bench-gpu gas-check soak deep check
 
 PYTHON ?= python3
 PY := .venv/bin/python
@@ -13,7 +13,7 @@ PYTEST := $(PY) -m pytest
 COVERAGE := --cov --cov-report=term --cov-report=json:build/coverage/coverage.json
 
 help: ## List the verbs.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: ## Fetch everything into .venv and node_modules (PLAIT_TORCH_INDEX picks torch's build); a second run ends at once.
 	@$(PYTHON) tools/setup
@@ -85,6 +85,19 @@ bench-gas: setup ## Measure the gas of whole transactions; writes build/bench/ga
 
 gas-check: setup
 	$(PY) bench/gas.py --check
+
+soak: setup ## 10,000 short jobs through one engine; fails when memory grew by more than 10 MB after the first 1,000.
+	$(PY) -m bench.soak
+	$(PY) -m bench.soak --torch
+
+bench-engine: setup ## Engine against transformers, vLLM and llama.cpp, and each method off and on; writes build/bench/engine.json.
+	$(PY) -m bench.engine
+
+bench-methods-figure: setup ## Methods by batch size on SmolLM2; writes build/bench/methods.json and .png.
+	$(PY) -m bench.methods
+
+bench-gpu: setup ## What a CUDA device does, on the shape of Llama 3.1 8B; writes build/bench/gpu.json. Says so without one.
+	$(PY) -m bench.gpu --out build/bench
 
 deep: setup ## Invariants in 10,000 runs and fuzzing in 10,000 (about an hour).
 	FOUNDRY_INVARIANT_RUNS=10000 FOUNDRY_FUZZ_RUNS=10000 $(FORGE) test --match-path 'chain_tests/{invariant,fuzz,unit,attack}/**'

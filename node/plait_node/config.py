@@ -61,9 +61,17 @@ class StageConfig(_Section):
     price: int = Field(ge=0, description="base units per 1,000,000 steps x blocks")
     kv_steps: int = Field(default=8_192, gt=0, description="steps of KV room over all jobs")
     prefix_steps: int = Field(default=4_096, ge=0, description="steps kept for prefixes of ended jobs")
-    threads: int = Field(
-        default=1, gt=0, description="compute threads; more than one made decode slower on small machines"
+    weights: Literal["fp32", "bf16", "int8", "int4"] = Field(
+        default="fp32", description="what weights are computed with; must be the profile's"
     )
+    threads: int = Field(
+        default=1,
+        ge=0,
+        description="compute threads; 0 measures at start which number decodes fastest, one is best on small machines",
+    )
+    compiled: bool = Field(default=True, description="decode by compiled code where there is a compiler")
+    batch_rows: int = Field(default=16, gt=0, description="most rows behind prompts, of all jobs, in one pass")
+    step_seconds: float = Field(default=0.25, gt=0, le=10, description="how long a pass with prompt rows is to take")
     credit_windows: int = Field(default=4, ge=1, description="windows served before they are paid")
 
 

@@ -1,6 +1,6 @@
 """Read a model's weights, run a range of its blocks by the reference layers, and draw tokens from its logits.
 
-Nothing here imports torch until a module that computes is imported: `weights`, `layers`, `reference`.
+Nothing here imports torch until a module that computes is imported: `weights`, `configs` and what stands on them.
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@ ModelError
 ├── ModelNotFoundError            no such file, or no such embedded model
 ├── GgufError                     the file is not one we can read
 │   ├── MalformedGgufError        truncated, out of range, or lying about its size
-│   └── UnsupportedModelError     a family, a tensor type or a tokenizer we do not know
+│   └── UnsupportedModelError     a family, a tensor type or a tokenizer we do not know, in any kind of file
+├── MalformedFolderError          safetensors, or the JSON beside them, are damaged or contradict each other
 ├── WeightsMismatchError          the tensors are not the ones that the manifest names
 ├── BlockRangeError               a block range that the model does not have
 └── SamplingError
@@ -18,6 +19,7 @@ __all__ = [
     "BadLogitsError",
     "BlockRangeError",
     "GgufError",
+    "MalformedFolderError",
     "MalformedGgufError",
     "ModelError",
     "ModelNotFoundError",
@@ -46,6 +48,10 @@ class MalformedGgufError(GgufError):
 
 class UnsupportedModelError(GgufError):
     """The file is well formed but holds something that this version does not know."""
+
+
+class MalformedFolderError(ModelError):
+    """A file of a model's folder is truncated or contradicts itself or another."""
 
 
 class WeightsMismatchError(ModelError):

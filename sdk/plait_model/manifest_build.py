@@ -1,21 +1,23 @@
-"""Build a manifest, and the files it names, out of a GGUF file."""
+"""Build a manifest, and the files it names, out of a GGUF file or a folder of safetensors."""
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from plait.protocol.ids import keccak
 from plait.protocol.manifest import FP32_STRICT, Manifest, Tensor, weights_root
-from plait_model.errors import MalformedGgufError
-from plait_model.families import EMBEDDING, read_config
+from plait_model.configs import transformers_config
+from plait_model.decoder_form import DecoderForm, check_form
+from plait_model.families import find_family
+from plait_model.folder_facts import folder_facts
 from plait_model.gguf import GgufFile
-from plait_model.tokenizer_build import build_tokenizer
+from plait_model.gguf_facts import Facts, gguf_facts
+from plait_model.safetensors_folder import SafetensorsFolder
+from plait_model.source import WeightFile, open_weights
+from plait_model.weights import check_all_known, check_head
 
 __all__ = ["BuiltModel", "build_manifest"]
-
-_END_KEYS = ("eos_token_id", "eot_token_id", "eom_token_id")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,62 +30,57 @@ class BuiltModel:
     tensors: tuple[Tensor, ...]
 
 
-def build_manifest(path: Path, *, name: str | None = None) -> BuiltModel:
-    """Build the manifest of a GGUF file; `name` is the file's own by default.
+def build_manifest(path: Path, *, name: str | None = None, chat_template: str | None = None) -> BuiltModel:
+    """Build the manifest of a GGUF file, or of a folder with config.json, tokenizer.json and safetensors.
+
+    `name` is the file's own by default; `chat_template` stands in where there is none, as with base models.
 
     Raises:
-        ModelError: the file is missing, damaged, or of a kind that this version does not know.
+        ModelError: a file is missing, damaged, or of a kind that this version does not know.
     """
-    with GgufFile.open(path) as file:
-        config = read_config(file)
+    with open_weights(path) as file:
+        facts = _facts(file, chat_template)
         tensors = file.list_tensors()
-        template = _text(file, "tokenizer.chat_template")
-        vocabulary = file.array("tokenizer.ggml.tokens") or []
-        tokenizer = build_tokenizer(path)
         manifest = Manifest(
-            name=name or _slug(_text(file, "general.name")),
-            architecture=_text(file, "general.architecture"),
-            config=config,
-            blocks=int(config["num_hidden_layers"]),
-            hidden=int(config["hidden_size"]),
-            vocabulary=file.tensors[EMBEDDING].shape[0],
-            context=int(config["max_position_embeddings"]),
-            tokenizer=keccak(tokenizer),
-            chat_template=keccak(template.encode()),
-            bos_token=_token(file, vocabulary, "bos_token_id"),
-            eos_token=_token(file, vocabulary, "eos_token_id"),
-            end_tokens=_end_tokens(file, len(vocabulary)),
+            name=name or facts.name,
+            architecture=facts.architecture,
+            config=facts.config,
+            blocks=int(facts.config["num_hidden_layers"]),
+            hidden=int(facts.config["hidden_size"]),
+            vocabulary=int(facts.config["vocab_size"]),
+            context=int(facts.config["max_position_embeddings"]),
+            tokenizer=keccak(facts.tokenizer_json),
+            chat_template=keccak(facts.chat_template.encode()),
+            bos_token=facts.bos_token,
+            eos_token=facts.eos_token,
+            end_tokens=facts.end_tokens,
             weights=weights_root(tensors),
-            licence=str(file.scalar("general.license") or "unknown"),
+            licence=facts.licence,
             profiles=(FP32_STRICT,),
         )
-    return BuiltModel(manifest=manifest, tokenizer_json=tokenizer, chat_template=template, tensors=tensors)
+        _check_runs(file, manifest)
+    return BuiltModel(
+        manifest=manifest, tokenizer_json=facts.tokenizer_json, chat_template=facts.chat_template, tensors=tensors
+    )
 
 
-def _text(file: GgufFile, key: str) -> str:
-    value = file.scalar(key)
-    if not isinstance(value, str) or not value:
-        raise MalformedGgufError(f"{file.path.name} has no {key}; convert the model anew")
-    return value
+def _facts(file: WeightFile, chat_template: str | None) -> Facts:
+    if isinstance(file, GgufFile):
+        return gguf_facts(file, chat_template=chat_template)
+    if isinstance(file, SafetensorsFolder):
+        return folder_facts(file, chat_template=chat_template)
+    raise TypeError(f"{type(file).__name__} says nothing of a model but its weights")
 
 
-def _slug(name: str) -> str:
-    return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-")
-
-
-def _token(file: GgufFile, vocabulary: list[bool | int | float | str], key: str) -> str:
-    value = file.scalar(f"tokenizer.ggml.{key}")
-    if not isinstance(value, int):
-        return ""
-    if not 0 <= value < len(vocabulary):
-        raise MalformedGgufError(f"{key} is {value}, outside the vocabulary; convert the model anew")
-    return str(vocabulary[value])
-
-
-def _end_tokens(file: GgufFile, size: int) -> tuple[int, ...]:
-    """Return the ids that end an answer: the file's, without repeats, lowest first."""
-    found = {file.scalar(f"tokenizer.ggml.{key}") for key in _END_KEYS}
-    ends = sorted(value for value in found if isinstance(value, int) and 0 <= value < size)
-    if not ends:
-        raise MalformedGgufError(f"{file.path.name} names no end token; convert the model anew")
-    return tuple(ends)
+def _check_runs(file: WeightFile, manifest: Manifest) -> None:
+    """Refuse what could be published and not be run."""
+    check_head(file, tied=bool(manifest.config["tie_word_embeddings"]))
+    family = find_family(manifest.architecture)
+    if family is not None:
+        check_all_known(file, family, blocks=manifest.blocks)
+        return
+    made = transformers_config(manifest)
+    check_form(made)
+    form = DecoderForm.of(made)
+    form.key_value_shape()
+    check_all_known(file, form.layers[0].state_dict(), blocks=manifest.blocks)

@@ -39,7 +39,8 @@ def test_makefile_helps_with_every_verb_that_readers_use() -> None:
     shown = subprocess.run(["make", "help"], check=True, cwd=ROOT, capture_output=True, text=True, timeout=30).stdout
 
     wanted = ["setup", "demo", "up", "down", "test", "chain-test", "lint", "types", "fmt", "gen", "docs"]
-    wanted += ["slither", "sol-coverage", "symbolic", "brownie", "bench-gas", "deep", "check"]
+    wanted += ["slither", "sol-coverage", "symbolic", "brownie", "bench-gas", "soak"]
+    wanted += ["bench-engine", "bench-methods-figure", "bench-gpu", "deep", "check"]
     assert [line.split()[0] for line in shown.splitlines() if line.startswith("  ")][1:] == wanted
 
 

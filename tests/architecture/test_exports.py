@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import pkgutil
 import subprocess
@@ -13,6 +14,8 @@ import pytest
 
 ROOTS = ("plait", "plait_model", "plait_audit", "plait_node")
 GENERATED = ("plait.protocol.pb", "plait.protocol.abi", "plait_node.wire.generated")
+# What a package needs that no list of requirements names: it comes with some builds of what they name.
+WITH_BUILDS = {"plait_node.engine.cuda": ("triton", "comes with CUDA builds of torch")}
 LAZY = ("torch", "transformers", "plait_model", "grpc", "libtorrent", "nats", "starlette", "pyarrow")
 
 
@@ -33,6 +36,9 @@ def place(name: str) -> tuple[int, str]:
 
 @pytest.mark.parametrize("name", list(packages()))
 def test_all_of_package_is_sorted_unique_and_importable(name: str) -> None:
+    needed, why = WITH_BUILDS.get(name, ("", ""))
+    if needed and importlib.util.find_spec(needed) is None:
+        pytest.skip(f"{needed} is not here; it {why}")
     package = importlib.import_module(name)
 
     exported = package.__all__
@@ -48,3 +54,35 @@ def test_import_plait_in_fresh_interpreter_loads_nothing_of_the_extras() -> None
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
 
     assert json.loads(done.stdout) == [], "import plait must work, and be quick, without the extras"
+
+
+def test_import_of_the_worker_role_leaves_torch_alone() -> None:
+    """A worker computes nothing, and torch would hold up its event loop for seconds."""
+    script = (
+        "import sys, plait_node.app.worker, plait_node.engine.methods.prompt_lookup as lookup;"
+        "lookup.PromptLookup().propose([1, 2, 3, 1, 2], 2);"
+        "print([each for each in ('torch', 'transformers') if each in sys.modules])"
+    )
+
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+
+    assert done.stdout == "[]\n"
+
+
+def test_names_of_the_engine_come_with_their_modules() -> None:
+    script = (
+        "import sys; from plait_node.engine import EngineError, Lane, Rows, StepInput, StepOutput;"
+        "print('torch' in sys.modules);"
+        "from plait_node.engine import StageEngine; from plait_node.engine.native import NativeBlocks;"
+        "print('torch' in sys.modules)"
+    )
+
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+
+    assert done.stdout.split() == ["False", "True"]
+
+
+@pytest.mark.parametrize("name", ["plait", "plait_node.engine", "plait_node.engine.native"])
+def test_lazy_package_has_no_other_names(name: str) -> None:
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = importlib.import_module(name).nothing

@@ -12,6 +12,7 @@ import struct
 import sys
 from typing import Any
 
+import numpy as np
 from Crypto.Hash import keccak
 
 MASK = 2**64 - 1
@@ -62,6 +63,24 @@ def draw(
         return x[index] - math.log(-math.log(u))
 
     return max(kept, key=lambda index: (score(index), -index))
+
+
+def draw_from_all(row: np.ndarray, *, noise: np.ndarray, temperature: int, top_p: int, top_k: int) -> tuple[int, float]:
+    """Return the token and its margin, by sorting and looking at the whole row in float64, whatever is asked for."""
+    x = row.astype(np.float64)
+    kept, scores, border = np.arange(len(x)), x, np.inf
+    if temperature:
+        x /= temperature / 1_000_000
+        kept = np.argsort(-x, kind="stable")[: top_k or None]
+        if top_p < 1_000_000:
+            mass = np.cumsum(np.exp(x[kept] - x[kept[0]]))
+            border = float(np.abs(mass / mass[-1] - top_p / 1_000_000).min())
+            kept = kept[: int(np.argmax(mass * 1_000_000 >= top_p * mass[-1])) + 1]
+        scores = x[kept] + noise[kept]
+    token = int(kept[scores == scores.max()].min())
+    others = scores[kept != token]
+    gap = float(scores.max() - others.max()) if len(others) else np.inf
+    return token, min(gap, border)
 
 
 def made_logits(label: str, count: int) -> list[float]:

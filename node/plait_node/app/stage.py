@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -11,11 +12,14 @@ from plait.protocol.ids import Hash
 from plait_node.app.base import Base, background
 from plait_node.chain_requests import OpenRequests
 from plait_node.config import StageConfig
-from plait_node.engine import StageEngine
+from plait_node.engine import Lane, StageEngine
+from plait_node.errors import ConfigError
 from plait_node.stage import StageConfig as RoleConfig
 from plait_node.stage import StageRole
 from plait_node.swarm import NodeFacts
 from plait_node.wire import Dialer, LinkServer, PeerIdentity
+
+log = logging.getLogger(__name__)
 
 
 @asynccontextmanager
@@ -27,7 +31,14 @@ async def run(base: Base, config: StageConfig) -> AsyncGenerator[dict[str, objec
     identity = PeerIdentity(owner=base.config.owner, key=base.key, certificate=certificate, domain=base.domain)
     claimer = base.claimer()
     role = StageRole(
-        RoleConfig(owner=base.config.owner, profile=profile, price=config.price, credit_windows=config.credit_windows),
+        RoleConfig(
+            owner=base.config.owner,
+            profile=profile,
+            price=config.price,
+            credit_windows=config.credit_windows,
+            decode_rows=config.batch_rows,
+            pass_s=config.step_seconds,
+        ),
         engine,
         key=base.key,
         sign=partial(base.guard.sign, base.key),
@@ -48,10 +59,18 @@ async def run(base: Base, config: StageConfig) -> AsyncGenerator[dict[str, objec
     finally:
         await role.stop()
         await server.stop()
+        for path in await asyncio.to_thread(role.facts.write_evidence, base.home.path / "evidence"):
+            log.warning("evidence written file=%s", path)
 
 
 def _engine(base: Base, config: StageConfig) -> StageEngine:
     stored = base.store.open(config.model)
+    profile = stored.manifest.profiles[0]
+    if config.weights != profile.weights:
+        raise ConfigError(
+            f'weights = "{config.weights}": this model is served under profile {profile.name}, under which answers are '
+            f'judged as those of {profile.weights} weights; set weights = "{profile.weights}" in [stage]'
+        )
     return StageEngine(
         stored.weights(),
         stored.manifest,
@@ -60,7 +79,7 @@ def _engine(base: Base, config: StageConfig) -> StageEngine:
         kv_steps=config.kv_steps,
         prefix_steps=config.prefix_steps,
         tensors=stored.tensors,
-        threads=config.threads,
+        lane=Lane(weights=config.weights, threads=config.threads, compiled=config.compiled),
     )
 
 

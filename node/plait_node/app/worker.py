@@ -14,10 +14,12 @@ from plait.protocol.tokens import ChatTokenizer
 from plait_node.app.base import Base, background, clock, connected
 from plait_node.app.onchain import answer_on_chain
 from plait_node.config import WorkerConfig
+from plait_node.engine.methods.prompt_lookup import PromptLookup
 from plait_node.models import StoredModel
 from plait_node.selector import Selector
 from plait_node.wire import Dialer, PeerIdentity
 from plait_node.worker import (
+    PROMPT_LOOKUP,
     Admission,
     HopDesk,
     LinkPool,
@@ -26,6 +28,7 @@ from plait_node.worker import (
     Planner,
     PrekeyRing,
     PromptBox,
+    Proposer,
     Tools,
     WorkerRole,
     WorkerSigner,
@@ -108,4 +111,9 @@ def _tools(base: Base, stored: StoredModel) -> Tools:
             stored.manifest, tokenizer_json=stored.tokenizer_json, chat_template=stored.chat_template.encode()
         ),
         clock=clock,
+        proposers=_proposer,
     )
+
+
+def _proposer(method: str) -> Proposer | None:
+    return PromptLookup() if method == PROMPT_LOOKUP else None

@@ -24,6 +24,16 @@ class RowHashes:
         """Return the first step after them."""
         return self.start + len(self.hashes)
 
+    def below(self, step: int) -> RowHashes:
+        """Return those of steps below `step`."""
+        if step >= self.end:
+            return self
+        return RowHashes(start=self.start, hashes=self.hashes[: max(0, step - self.start)])
+
+    def since(self, step: int) -> RowHashes:
+        """Return those of `step`, which is not before their start, and later steps."""
+        return RowHashes(start=step, hashes=self.hashes[step - self.start :], unsampled=self.unsampled)
+
 
 def hash_rows(start: int, data: bytes, *, width: int) -> RowHashes:
     """Hash rows of `width` bytes each that lie back to back."""
@@ -35,16 +45,17 @@ def hash_rows(start: int, data: bytes, *, width: int) -> RowHashes:
     return RowHashes(start=start, hashes=hashes)
 
 
-def hash_tail_rows(start: int, data: bytes, *, width: int, sampled: int | None) -> RowHashes:
-    """Hash the last stage's rows: each followed by the id sampled from it, which only the last row may have."""
-    none = id_bytes(NO_TOKEN)
-    view = memoryview(data)
+def hash_tail_rows(start: int, data: bytes, *, width: int, sampled: Sequence[int]) -> RowHashes:
+    """Hash the last stage's rows: each followed by the id sampled from it, which only the last ones have."""
+    view, count = memoryview(data), len(data) // width
+    ids = [NO_TOKEN] * (count - len(sampled)) + list(sampled)
     hashes = [
-        sha256(step.to_bytes(4, "big") + view[at : at + width] + none).digest()
-        for step, at in enumerate(range(0, len(data), width), start)
+        _tail_hash(step, view[at : at + width], token)
+        for step, at, token in zip(range(start, start + count), range(0, len(data), width), ids, strict=True)
     ]
-    if sampled is None:
-        return RowHashes(start=start, hashes=hashes)
-    unsampled, last = hashes[-1], start + len(hashes) - 1
-    hashes[-1] = sha256(last.to_bytes(4, "big") + view[-width:] + id_bytes(sampled)).digest()
+    unsampled = _tail_hash(start + count - 1, view[-width:], NO_TOKEN) if sampled else None
     return RowHashes(start=start, hashes=hashes, unsampled=unsampled)
+
+
+def _tail_hash(step: int, row: memoryview, token: int) -> bytes:
+    return sha256(step.to_bytes(4, "big") + row + id_bytes(token)).digest()

@@ -2,21 +2,25 @@
 
 EngineError
 ├── NoRoomError         the job's steps do not fit; `limit` says how many would
+├── NoMemoryError       the machine had no memory for a pass, however small it was made
 ├── JobError
 │   ├── UnknownJobError     the job was never opened here, or is closed
 │   ├── JobOpenError        the job is open already
 │   └── StepOrderError      a step that does not follow the rows computed so far
 ├── BadRowsError        rows of a wrong shape or type, an id outside the vocabulary, NaN or infinity: blame upstream
-└── NumericsError       good rows went in and NaN or infinity came out
+├── NumericsError       good rows went in and NaN or infinity came out
+└── CompilerError       the kernels could not be built or loaded; decoding goes on without them
 """
 
 from __future__ import annotations
 
 __all__ = [
     "BadRowsError",
+    "CompilerError",
     "EngineError",
     "JobError",
     "JobOpenError",
+    "NoMemoryError",
     "NoRoomError",
     "NumericsError",
     "StepOrderError",
@@ -35,6 +39,14 @@ class NoRoomError(EngineError):
         super().__init__(f"{asked} steps asked, {limit} fit now; shorten prompt or answer, or ask again later")
         self.asked = asked
         self.limit = limit
+
+
+class NoMemoryError(EngineError):
+    """There was no memory to compute a job's rows with."""
+
+    def __init__(self, rows: int) -> None:
+        super().__init__(f"no memory for {rows} rows; ask again later, or give the stage less kv_steps than it has now")
+        self.rows = rows
 
 
 class JobError(EngineError):
@@ -72,3 +84,7 @@ class BadRowsError(EngineError):
 
 class NumericsError(EngineError):
     """The model gave NaN or infinity for finite rows."""
+
+
+class CompilerError(EngineError):
+    """The kernels could not be built or loaded; decoding goes on without them."""

@@ -5,33 +5,44 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
+import numpy as np
 import torch
 
 from plait.protocol.ids import Hash
 from plait.protocol.windows import WINDOW_STEPS
 from plait_node.engine.errors import JobOpenError, NoRoomError, UnknownJobError
+from plait_node.engine.faces import Rows
 
-__all__ = ["JobCache", "KvRoom", "KvShape"]
+__all__ = ["InputLog", "JobCache", "KvRoom", "KvShape"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KvShape:
-    """Shape of what one step keeps."""
+    """Shape and type of what one step keeps."""
 
     layers: int
     heads: int
     head_dim: int
+    dtype: torch.dtype = torch.float32
+    device: str = "cpu"
 
 
 class JobCache:
-    """Keys and values of one job, in the order of steps; the face that transformers' layers expect of a cache."""
+    """Keys and values of one job, in the order of steps, and the rows that they were made of.
+
+    `rows` has shape (layers, 2, 1, heads, room, head_dim): one extent a job, so that attention reads it as it lies.
+    """
 
     def __init__(self, shape: KvShape, room: int) -> None:
         # Memory is only taken up as steps are written: the system maps pages at the first touch.
-        self.rows = torch.empty(shape.layers, 2, 1, shape.heads, room, shape.head_dim)
+        self.rows = torch.empty(
+            shape.layers, 2, 1, shape.heads, room, shape.head_dim, dtype=shape.dtype, device=shape.device
+        )
         self.room = room
         self.length = 0
+        self.inputs = InputLog()
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int
@@ -48,6 +59,41 @@ class JobCache:
         return self.rows[..., index * WINDOW_STEPS : (index + 1) * WINDOW_STEPS, :]
 
 
+class InputLog:
+    """The rows that a job was given, kept so that its keys and values can be made again."""
+
+    def __init__(self) -> None:
+        self._pieces: list[Rows] = []
+        self.length = 0
+
+    def add(self, rows: Rows) -> None:
+        """Append the rows of the next steps."""
+        self._pieces.append(rows)
+        self.length += len(rows)
+
+    def cut(self, length: int) -> None:
+        """Forget the rows from step `length` on."""
+        while self._pieces and self.length > length:
+            last = self._pieces.pop()
+            self.length -= len(last)
+            if self.length < length:
+                self.add(last[: length - self.length].copy())
+
+    def read(self, first: int, last: int) -> Rows:
+        """Return the rows of steps first to last - 1; they must be there."""
+        whole = cast("Rows", np.concatenate(self._pieces))  # numpy's types forget that all pieces have one
+        self._pieces = [whole]
+        return whole[first:last]
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """One cached window: its keys and values, and the rows that they were made of."""
+
+    kept: torch.Tensor
+    inputs: Rows
+
+
 class KvRoom:
     """At most `total` steps in jobs and cached windows together; cached windows make place for jobs."""
 
@@ -56,7 +102,7 @@ class KvRoom:
         self._total = total
         self._prefix_limit = prefix_limit
         self._jobs: dict[Hash, JobCache] = {}
-        self._windows: OrderedDict[Hash, torch.Tensor] = OrderedDict()
+        self._windows: OrderedDict[Hash, _Window] = OrderedDict()
 
     @property
     def free(self) -> int:
@@ -96,7 +142,9 @@ class KvRoom:
             if key not in self._windows:
                 if not self._make_place(keys[:index]):
                     break
-                self._windows[key] = cache.window(index).clone()
+                begin = index * WINDOW_STEPS
+                inputs = cache.inputs.read(begin, begin + WINDOW_STEPS).copy()
+                self._windows[key] = _Window(cache.window(index).clone(), inputs)
             self._windows.move_to_end(key)
             kept += 1
         return kept
@@ -113,7 +161,8 @@ class KvRoom:
         cache = self.job(job)
         count = min(self.held(keys), cache.room // WINDOW_STEPS)
         for index, key in enumerate(keys[:count]):
-            cache.window(index).copy_(self._windows[key])
+            cache.window(index).copy_(self._windows[key].kept)
+            cache.inputs.add(self._windows[key].inputs)
             self._windows.move_to_end(key)
         cache.length = count * WINDOW_STEPS
         return cache.length

@@ -30,7 +30,7 @@ class PublishedModel:
 
 
 async def publish(model: str | Path, folder: Path, writer: ChainWriter, *, uri: str = "") -> PublishedModel:
-    """Publish an embedded model by name, or a GGUF file by path; safe to repeat.
+    """Publish an embedded model by name, or a GGUF file or a folder of safetensors by path; safe to repeat.
 
     Raises:
         ModelError: the file is missing, damaged or unsupported.
@@ -53,7 +53,8 @@ def prepare(model: str | Path, folder: Path) -> StoredModel:
 
     embedded = str(model) if str(model) in EMBEDDED_MODELS else None
     path = find_embedded_model(embedded) if embedded else _file(model)
-    built = build_manifest(path, name=embedded)
+    template = EMBEDDED_MODELS[embedded].chat_template if embedded else None
+    built = build_manifest(path, name=embedded, chat_template=template)
     return ModelStore(folder).save(
         built.manifest,
         tokenizer_json=built.tokenizer_json,

@@ -43,21 +43,19 @@ class Source:
 
     @classmethod
     def of(cls, path: Path, *, embedded: str | None) -> Source:
-        """Describe a weights file; reads it once."""
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        """Describe a weights file, or a folder of safetensors; reads it once."""
         where = None if embedded else str(path.resolve())
-        return cls(file=path.name, sha256=digest, embedded=embedded, path=where)
+        return cls(file=path.name, sha256=_digest(path), embedded=embedded, path=where)
 
     def find(self) -> Path:
-        """Return the weights file; raise `ModelFileMissingError`."""
+        """Return the weights file or folder; raise `ModelFileMissingError`."""
         if self.embedded is not None:
             try:
                 return find_embedded_model(self.embedded)
             except ModelNotFoundError as error:
                 raise ModelFileMissingError(Path(self.file), str(error)) from error
         path = Path(self.path or self.file)
-        if not path.is_file():
+        if not path.exists():
             raise ModelFileMissingError(path, f"put it back or {_REPUBLISH} with its new place")
         return path
 
@@ -79,15 +77,14 @@ class StoredModel:
         return self.manifest.model_id
 
     def weights(self) -> Path:
-        """Return the weights file, its tensors unchecked: the engine checks those it loads."""
+        """Return the weights file or folder, its tensors unchecked: the engine checks those it loads."""
         return self.source.find()
 
     def check_weights(self) -> None:
-        """Check the whole weights file; raise `ModelFileHashError` or `ModelFileMissingError`."""
+        """Check all of the weights' bytes; raise `ModelFileHashError` or `ModelFileMissingError`."""
         path = self.weights()
-        with path.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != self.source.sha256:
-                raise ModelFileHashError(path, f"fetch it again, or {_REPUBLISH} to serve the new one as another model")
+        if _digest(path) != self.source.sha256:
+            raise ModelFileHashError(path, f"fetch it again, or {_REPUBLISH} to serve the new one as another model")
 
 
 class ModelStore:
@@ -174,6 +171,15 @@ class ModelStore:
             return self.folder / names[wanted]
         known = ", ".join(f"{title} ({name[:10]}...)" for title, name in names.items()) or "none yet"
         raise ModelMissingError(f"{wanted} is not in {self.folder}; there are: {known}; run `plait node publish`")
+
+
+def _digest(path: Path) -> str:
+    """Return a file's SHA-256; of a folder, that of the lines `sha256sum *.safetensors` prints, sorted by name."""
+    if not path.is_dir():
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    files = sorted(path.glob("*.safetensors"))
+    return hashlib.sha256("".join(f"{_digest(file)}  {file.name}\n" for file in files).encode()).hexdigest()
 
 
 def _name(path: Path) -> str:

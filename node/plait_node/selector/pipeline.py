@@ -201,7 +201,7 @@ class _Stage:
             rows = np.frombuffer(data, dtype=np.int64)
         else:
             rows = np.frombuffer(data, dtype=np.float32).reshape(count, -1)
-        output = self._engine.step(_JOB, start, rows, logits=what == _DRAW)
+        output = self._engine.step_one(_JOB, start, rows, logits=int(what == _DRAW))
         if not self._last:
             return what, start, count, output.rows.tobytes()
         return None if output.logits is None else (_TOKEN, int(output.logits.argmax()), 0, b"")

@@ -1,15 +1,16 @@
-"""One frame of rows through the engine: decode, compute, draw, encode, hash. Runs in the engine's thread."""
+"""One frame of rows around the engine: decode, draw, encode, hash. Runs in the engine's thread."""
 
 from __future__ import annotations
 
-import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from plait.protocol.ids import Hash
+from plait.protocol.manifest import Manifest
 from plait.protocol.messages import Request
 from plait_model.sampler import sample
 from plait_node.commit import RowHashes, hash_rows, hash_tail_rows
-from plait_node.stage.config import Engine
+from plait_node.engine import StepInput, StepOutput
 from plait_node.wire import decode_rows, encode_rows, row_bytes
 from plait_node.wire.tensor import FP32
 
@@ -28,15 +29,16 @@ class Draw:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StepWork:
-    """Encoded rows of one frame; `draw` is set on the last stage."""
+class StepDone:
+    """What came out of some rows; on the last stage the hashes are of those that were accepted."""
 
-    job: Hash
     step: int
     count: int
-    codec: str
+    speculative: int
     data: bytes
-    draw: Draw | None
+    inputs: RowHashes
+    outputs: RowHashes
+    tokens: tuple[int, ...]  # drawn from the last of the hashed rows
 
     @property
     def end(self) -> int:
@@ -45,51 +47,90 @@ class StepWork:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StepDone:
-    """What came out, and how long the thread worked on it."""
+class StepWork:
+    """Encoded rows of one frame; `draw` is set on the last stage. Computed in parts while it is a prompt's."""
 
+    job: Hash
+    step: int
+    count: int
+    codec: str
     data: bytes
-    inputs: RowHashes
-    outputs: RowHashes
-    token: int | None
-    free_steps: int
-    seconds: float
+    whole: bool
+    draw: Draw | None
+    manifest: Manifest
+    speculative: int = 0  # of the last rows
+    draft: tuple[int, ...] = ()  # their ids, on the last stage
 
+    @property
+    def end(self) -> int:
+        """Return the first step after the rows."""
+        return self.step + self.count
 
-def compute_step(engine: Engine, work: StepWork) -> StepDone:
-    """Run the rows through the engine.
+    def given(self, first: int, last: int) -> StepInput:
+        """Return some of the rows; raise `TensorError` for rows nobody could compute with."""
+        manifest = self.manifest
+        rows = decode_rows(
+            self._bytes(first, last),
+            codec=self.codec,
+            count=last - first,
+            width=manifest.hidden,
+            limit=manifest.vocabulary,
+        )
+        draw = self.draw
+        drawn = 0 if draw is None else max(0, last - max(first, draw.first_step))
+        greedy = draw is not None and draw.terms.sampling.temperature == 0
+        return StepInput(job=self.job, start=first, rows=rows, logits=drawn, best=greedy)
 
-    Raises `TensorError` or the engine's `BadRowsError` for rows nobody could compute with, other errors of engine and
-    sampler for faults of this stage.
-    """
-    began = time.perf_counter()
-    manifest = engine.manifest
-    rows = decode_rows(work.data, codec=work.codec, count=work.count, width=manifest.hidden, limit=manifest.vocabulary)
-    last = work.end - 1
-    draws = work.draw is not None and last >= work.draw.first_step
-    output = engine.step(work.job, work.step, rows, logits=draws)
-    data = encode_rows(output.rows, codec=FP32)
-    inputs = hash_rows(work.step, work.data, width=row_bytes(work.codec, manifest.hidden))
-    width = row_bytes(FP32, manifest.hidden)
-    token: int | None = None
-    if work.draw is None:
-        outputs = hash_rows(work.step, data, width=width)
-    else:
-        if draws and output.logits is not None:
-            terms = work.draw.terms
-            token = sample(
-                output.logits,
-                seed=terms.seed,
-                request=work.draw.request,
-                position=work.draw.position(last),
-                sampling=terms.sampling,
-            ).id
-        outputs = hash_tail_rows(work.step, data, width=width, sampled=token)
-    return StepDone(
-        data=data,
-        inputs=inputs,
-        outputs=outputs,
-        token=token,
-        free_steps=engine.free_steps,
-        seconds=time.perf_counter() - began,
-    )
+    def made(self, given: StepInput, output: StepOutput) -> StepDone:
+        """Return the rows that came out, all hashes, and the tokens; raise errors of the sampler."""
+        step, count = given.start, len(given.rows)
+        data = encode_rows(output.rows, codec=FP32)
+        received = self._bytes(step, step + count)
+        in_width, out_width = row_bytes(self.codec, self.manifest.hidden), row_bytes(FP32, self.manifest.hidden)
+        tokens: tuple[int, ...] = ()
+        if self.draw is None:
+            outputs = hash_rows(step, data, width=out_width)
+        else:
+            tokens = self._accepted(self._drawn(self.draw, output, end=step + count))
+            kept = len(tokens) if self.speculative else count
+            received = received[: kept * in_width]
+            outputs = hash_tail_rows(step, data[: kept * out_width], width=out_width, sampled=tokens)
+        return StepDone(
+            step=step,
+            count=count,
+            speculative=self.speculative,
+            data=data,
+            inputs=hash_rows(step, received, width=in_width),
+            outputs=outputs,
+            tokens=tokens,
+        )
+
+    @staticmethod
+    def _drawn(draw: Draw, output: StepOutput, *, end: int) -> Iterator[int]:
+        """Draw from the rows whose heads were asked for, the last of which is before step `end`."""
+        if output.best is not None:
+            yield from output.best.tolist()
+        elif output.logits is not None:
+            for step, row in enumerate(output.logits, end - len(output.logits)):
+                yield sample(
+                    row,
+                    seed=draw.terms.seed,
+                    request=draw.request,
+                    position=draw.position(step),
+                    sampling=draw.terms.sampling,
+                ).id
+
+    def _accepted(self, drawn: Iterator[int]) -> tuple[int, ...]:
+        """Take ids position by position, for as long as the row that follows is that of the id drawn."""
+        tokens: list[int] = []
+        for at, token in enumerate(drawn):
+            tokens.append(token)
+            if self.draft[at : at + 1] != (token,):
+                break
+        return tuple(tokens)
+
+    def _bytes(self, first: int, last: int) -> bytes:
+        """Return the bytes of some rows; of the last ones whatever is there, so that none too many go unseen."""
+        width = row_bytes(self.codec, self.manifest.hidden)
+        until = None if last == self.end else (last - self.step) * width
+        return self.data[(first - self.step) * width : until]

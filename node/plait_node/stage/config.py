@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from plait.protocol.codec import Payment
 from plait.protocol.ids import Address, Hash
-from plait.protocol.manifest import Manifest
 from plait.protocol.messages import Request
-from plait_node.wire.tensor import Rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,73 +24,8 @@ class StageConfig:
     unpaid_s: float = 3.0  # how long work waits for a payment on its way
     settle_s: float = 120.0  # how long payments for a closed job are taken
     step_rows: int = 2_048  # most rows in one frame to the next stage, whatever fits into 8 MiB
-
-
-class StepResult(Protocol):
-    """What an engine gives for some rows."""
-
-    @property
-    def rows(self) -> NDArray[np.float32]:
-        """Return one output row per input row."""
-        ...
-
-    @property
-    def logits(self) -> NDArray[np.float32] | None:
-        """Return the last row's logits, on the last stage."""
-        ...
-
-
-class Engine(Protocol):
-    """The face of `StageEngine`; called from one worker thread."""
-
-    @property
-    def manifest(self) -> Manifest:
-        """Return the model's manifest."""
-        ...
-
-    @property
-    def first(self) -> int:
-        """Return the first block."""
-        ...
-
-    @property
-    def last(self) -> int:
-        """Return the block after the last one."""
-        ...
-
-    @property
-    def free_steps(self) -> int:
-        """Return the KV room that is left."""
-        ...
-
-    @property
-    def max_steps(self) -> int:
-        """Return the most that one job may have."""
-        ...
-
-    def open(self, job: Hash, room: int) -> None:
-        """Reserve room."""
-        ...
-
-    def close(self, job: Hash) -> None:
-        """Forget the job."""
-        ...
-
-    def step(self, job: Hash, start: int, rows: Rows, *, logits: bool = True) -> StepResult:
-        """Compute some rows."""
-        ...
-
-    def rollback(self, job: Hash, step: int) -> None:
-        """Forget rows from `step` on."""
-        ...
-
-    def keep_prefix(self, job: Hash, keys: Sequence[Hash]) -> int:
-        """Cache the job's first windows."""
-        ...
-
-    def take_prefix(self, job: Hash, keys: Sequence[Hash]) -> int:
-        """Begin the job with cached windows; return the rows taken."""
-        ...
+    decode_rows: int = 16  # most rows behind prompts, of all jobs, in one pass
+    pass_s: float = 0.25  # how long a pass with prompt rows is to take
 
 
 class ChannelFacts(Protocol):

@@ -8,6 +8,7 @@ StageError
 |- PrefixGoneError        the cached windows asked for are not there
 |- NextStageError         the next stage cannot be reached; blame it
 |- UpstreamError          what the stage before sent cannot be right; blame it
+|- SpeculationError       rows and what the worker said of them do not fit; it or the stage before is at fault
 |- UnpaidError            work is ahead of payment by more than the credit line
 |- BadPaymentError        a payment that does not belong to a job of this link
 `- IdleError              nothing came for the job for too long
@@ -67,6 +68,13 @@ class UpstreamError(StageError):
     """The stage before sent what cannot be right."""
 
     code = "upstream"
+    retry = True
+
+
+class SpeculationError(StageError):
+    """Speculative rows, their draft and the accepted end contradict each other."""
+
+    code = "speculation"
     retry = True
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
-from plait_node.stage.compute import StepDone, StepWork
+from plait_node.engine.evidence import EvidenceLog
+from plait_node.engine.load import Load
 
 _SMOOTHING = 0.1
 
@@ -13,17 +15,25 @@ _SMOOTHING = 0.1
 class StageFacts:
     """What the announcer says of a stage; times are running means over decode steps, in microseconds."""
 
-    step_micros: int = 0  # the engine's part
+    load: Load
+    evidence: EvidenceLog  # rows of which the engine made NaN or infinity
+    step_micros: int = 0  # the pass that it was in
     hop_micros: int = 0  # from a row's arrival to its departure
-    free_steps: int = 0
     queue: int = 0  # open jobs
 
-    def observe(self, work: StepWork, done: StepDone, *, hop_s: float) -> None:
-        """Take the times of one frame of rows."""
-        self.free_steps = done.free_steps
-        if work.count == 1:
-            self.step_micros = _smoothed(self.step_micros, done.seconds)
-            self.hop_micros = _smoothed(self.hop_micros, hop_s)
+    @property
+    def free_steps(self) -> int:
+        """Return the KV room that a new job could have."""
+        return self.load.free_steps
+
+    def write_evidence(self, folder: Path) -> list[Path]:
+        """Write what the engine kept, a file for each case; return the paths. Blocks while it writes."""
+        return [evidence.write(folder) for evidence in self.evidence]
+
+    def observe(self, *, step_s: float, hop_s: float) -> None:
+        """Take the times of one decode step."""
+        self.step_micros = _smoothed(self.step_micros, step_s)
+        self.hop_micros = _smoothed(self.hop_micros, hop_s)
 
 
 def _smoothed(mean: int, seconds: float) -> int:

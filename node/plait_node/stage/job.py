@@ -6,8 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 
 from plait.protocol.checks import check_signer
 from plait.protocol.codec import fault_to_pb, signed_to_pb
@@ -19,21 +18,28 @@ from plait.protocol.pb import stage_pb2 as pb
 from plait.protocol.typed import Signed
 from plait.protocol.windows import WINDOW_STEPS
 from plait_node.commit import CommitError, RowHashes, RowOrderError, StageCommitter
-from plait_node.engine.errors import BadRowsError
+from plait_node.engine.errors import BadRowsError, NoMemoryError, NumericsError
 from plait_node.stage.admission import Admitted
-from plait_node.stage.compute import Draw, StepDone, StepWork, compute_step
-from plait_node.stage.config import Engine
+from plait_node.stage.compute import Draw, StepDone, StepWork
 from plait_node.stage.credit import CreditLine
-from plait_node.stage.errors import PrefixGoneError, StageError, UnpaidError, UpstreamError
+from plait_node.stage.errors import (
+    PrefixGoneError,
+    SpeculationError,
+    StageBusyError,
+    StageError,
+    UnpaidError,
+    UpstreamError,
+)
+from plait_node.stage.outgoing import rows_frames
 from plait_node.stage.prefix import CachedWindow
+from plait_node.stage.speculation import MOST_SPECULATIVE, Speculation
 from plait_node.stage.surroundings import Surroundings
 from plait_node.wire import Link, LinkClosedError, MalformedFrameError, TensorError, WireError
-from plait_node.wire.identity import MAX_FRAME_BYTES
 from plait_node.wire.tensor import FP32, IDS
 
 log = logging.getLogger(__name__)
 
-_FRAME_HEAD = 1_024  # bytes of a frame beside its rows, generously
+_DRAFT_S = 5.0  # how long rows wait for the ids that were guessed for them, seconds
 _INTERNAL = "this stage failed on good input; open a new attempt over another one"
 
 
@@ -75,8 +81,9 @@ class StageJob:
         self._cached = cached
         self._start: int | None = None
         self._end: int | None = None
-        self._next = 0
-        self._queued = 0
+        self._speculation = Speculation(is_tail=admitted.is_tail)
+        self._draft: tuple[int, tuple[int, ...]] | None = None  # the first one's step, and the ids
+        self._queued = 0  # rows that came and are not looked at yet
         self._leaves = 0
         self._source: Link | None = None
         self._changed = asyncio.Event()
@@ -116,25 +123,42 @@ class StageJob:
             raise StageError("a job starts once, at a multiple of 16")
         if row > WINDOW_STEPS * len(self._cached):
             raise PrefixGoneError(f"the job starts at row {row}, {len(self._cached)} windows are cached here")
-        self._start = self._next = row
+        self._start = row
+        self._speculation.begin(row)
         self._touch()
 
     def rows(self, source: Link, received: pb.Rows) -> None:
         """Take a frame of rows; raise `MalformedFrameError` for more than the job has room for."""
-        self._queued += received.count
-        if not received.count > 0 or self._queued > self.admitted.room:
+        count, speculative, room = received.count, received.speculative, self.admitted.room
+        self._queued += count
+        if not count > 0 or max(self._queued, received.step + count) > room:
             raise MalformedFrameError("more rows came than the job has room for")
+        if speculative not in (0, count - 1) or speculative > MOST_SPECULATIVE:
+            raise MalformedFrameError(f"of {count} rows {speculative} are speculative; all but the first, at most 15")
         work = StepWork(
             job=self.hash,
             step=received.step,
-            count=received.count,
+            count=count,
             codec=received.codec,
             data=received.data,
+            whole=received.step >= self.admitted.cut.prompt_end,
             draw=self._draw() if self.admitted.is_tail else None,
+            manifest=self._around.engine.manifest,
+            speculative=speculative,
         )
         self._source = source
         self._touch()
         self._rows.put_nowait(_Came(work=work, at=self.touched))
+
+    def draft(self, received: pb.Draft) -> None:
+        """Take the ids that were guessed for rows to come; raise `MalformedFrameError`."""
+        ids, vocabulary = tuple(received.ids), self._around.engine.manifest.vocabulary
+        if not self.admitted.is_tail or self._draft is not None:
+            raise MalformedFrameError("a draft goes to the last stage, before its rows")
+        if not 0 < len(ids) <= MOST_SPECULATIVE or max(ids) >= vocabulary:
+            raise MalformedFrameError(f"a draft has 1 to {MOST_SPECULATIVE} ids below {vocabulary}")
+        self._draft = received.step, ids
+        self._touch()
 
     def leaf(self, signed: Signed[Leaf]) -> None:
         """Take a leaf of the stage before; raise `MalformedFrameError` for more than there are windows."""
@@ -187,15 +211,32 @@ class StageJob:
             self.close(UpstreamError(f"malformed rows: {error}").fault(), blamed=self.upstream)
             if self._source is not None:
                 await self._source.accuse(f"malformed rows: {error}")
-        except (CommitError, VerificationError) as error:
+        except (CommitError, VerificationError, SpeculationError) as error:
             self.close(error.fault(), blamed=self.upstream)
         except LinkClosedError as error:
             self.link_lost(error.peer, error.reason)
         except PlaitError as error:
             self.close(error.fault())
+        except NoMemoryError as error:
+            self.close(StageBusyError(f"{error}").fault())
+        except NumericsError:
+            self._tell_evidence()
+            self.close(Fault(code="stage_failed", text=_INTERNAL, retry=True), blamed=self._around.config.owner)
         except Exception:
             log.exception("job failed here job=%s", to_hex(self.hash))
             self.close(Fault(code="stage_failed", text=_INTERNAL, retry=True), blamed=self._around.config.owner)
+
+    def _tell_evidence(self) -> None:
+        if (kept := self._around.engine.evidence.of(self.hash)) is not None:
+            log.error(
+                "rows were not finite job=%s start=%d rows=%d blocks=%d-%d lane=%s",
+                to_hex(self.hash),
+                kept.start,
+                len(kept.rows) - kept.start,
+                kept.first,
+                kept.last,
+                kept.lane.weights,
+            )
 
     def needs(self, link: Link) -> bool:
         """Tell whether the job cannot go on without this link."""
@@ -216,13 +257,16 @@ class StageJob:
         if self._start is not None:
             await self._begin(self._start)
         while (came := await self._rows.get()) is not None:
+            self._queued -= came.work.count
             await self._step(came)
+        if self._end is not None:
+            self._release(self._end)
         self._notes.put_nowait(None)
 
     async def _begin(self, row: int) -> None:
-        engine, windows = self._around.engine, row // WINDOW_STEPS
+        windows = row // WINDOW_STEPS
         if windows < len(self._cached):
-            await self._around.thread.run(partial(engine.rollback, self.hash, row), urgent=True)
+            await self._around.scheduler.rollback(self.hash, row)
         if windows:
             self._committer.reuse([window.roots for window in self._cached[:windows]])
             self._notes.put_nowait(_BEGIN)
@@ -232,28 +276,63 @@ class StageJob:
         if self._end is not None and work.step >= self._end:
             return
         self._check_place(work)
+        if work.step < self._speculation.computed:
+            await self._around.scheduler.rollback(self.hash, work.step)
+        self._release(work.step)
         if not self.credit.covers(work.end):
             await self._await_credit(work)
             if self._end is not None and work.step >= self._end:
                 return
-        run = partial(compute_step, self._around.engine, work)
-        done = await self._around.thread.run(run, urgent=work.count == 1)
-        self._next = work.end
-        if not self.admitted.is_tail:
-            await self._pass_on(work, done)
-        elif done.token is not None:
-            await self.worker.send(pb.Frame(tokens=pb.Tokens(job=self.hash, step=work.end - 1, ids=[done.token])))
-        self._notes.put_nowait((done.inputs, done.outputs))
-        self._around.facts.observe(work, done, hop_s=asyncio.get_running_loop().time() - came.at)
+        if work.speculative and self.admitted.is_tail:
+            work = replace(work, draft=await self._await_draft(work))
+        async for part in self._around.scheduler.run(work):
+            await self._give_out(part.made)
+            if work.whole:
+                hop_s = asyncio.get_running_loop().time() - came.at
+                self._around.facts.observe(step_s=part.seconds, hop_s=hop_s)
+
+    def _release(self, step: int) -> None:
+        """Commit to the rows below `step` that waited to be accepted."""
+        hashes = self._speculation.accept(step)
+        if hashes is not None:
+            self._notes.put_nowait(hashes)
+
+    async def _await_draft(self, work: StepWork) -> tuple[int, ...]:
+        try:
+            async with asyncio.timeout(_DRAFT_S):
+                while self._draft is None:
+                    await self._change()
+        except TimeoutError as error:
+            raise SpeculationError(
+                f"the draft for rows from step {work.step} on did not come; send it first"
+            ) from error
+        (step, ids), self._draft = self._draft, None
+        if (step, len(ids)) != (work.step + 1, work.speculative):
+            raise SpeculationError(
+                f"a draft of {len(ids)} ids from step {step} on came for {work.speculative} rows from step "
+                f"{work.step + 1} on; open a new attempt over other stages"
+            )
+        return ids
+
+    async def _give_out(self, done: StepDone) -> None:
+        hashes = self._speculation.take(done)
+        if self.downstream is not None:
+            for frame in rows_frames(self.hash, done, step_rows=self._around.config.step_rows):
+                await self.downstream.send(frame)
+        elif done.tokens:
+            tokens = pb.Tokens(job=self.hash, step=done.outputs.end - len(done.tokens), ids=done.tokens)
+            await self.worker.send(pb.Frame(tokens=tokens))
+        self._notes.put_nowait(hashes)
 
     def _check_place(self, work: StepWork) -> None:
-        if work.step != self._next:
-            raise RowOrderError(asked=work.step, expected=self._next)
+        self._speculation.check(work.step)
         if work.codec != (IDS if self.admitted.call.stage == 0 else FP32):
             raise TensorError(f"stage {self.admitted.call.stage} does not take rows of codec {work.codec[:32]!r}")
         prompt_end = self.admitted.cut.prompt_end
-        if work.end > prompt_end and (work.step < prompt_end or work.count > 1):
-            raise TensorError("after the prompt's last row, rows come one by one")
+        if work.end > prompt_end and (work.step < prompt_end or work.count > 1 + work.speculative):
+            raise TensorError("after the prompt's last row, rows come one by one or are speculative")
+        if work.speculative and not work.whole:
+            raise TensorError("a prompt's rows are not speculative")
 
     async def _await_credit(self, work: StepWork) -> None:
         patience = self._around.config.unpaid_s
@@ -267,16 +346,6 @@ class StageJob:
                 f"steps up to {work.end} were asked, {line.paid} base units and {line.windows} windows of credit "
                 f"reach to {line.allowed}; pay before sending more"
             ) from error
-
-    async def _pass_on(self, work: StepWork, done: StepDone) -> None:
-        if self.downstream is None:
-            return
-        width = len(done.data) // work.count
-        rows = min(self._around.config.step_rows, (MAX_FRAME_BYTES - _FRAME_HEAD) // width)
-        for at in range(0, work.count, rows):
-            data = done.data[at * width : (at + rows) * width]
-            part = pb.Rows(job=self.hash, step=work.step + at, count=len(data) // width, codec=FP32, data=data)
-            await self.downstream.send(pb.Frame(rows=part))
 
     async def _notarise(self) -> None:
         while not self._committer.complete:
@@ -314,7 +383,7 @@ class StageJob:
     async def _keep(self) -> None:
         if self._committer.kept:
             keys = self._around.prefixes.keep(self.admitted.call.request.payer, self._committer.kept)
-            await self._around.thread.run(partial(self._around.engine.keep_prefix, self.hash, keys))
+            await self._around.scheduler.keep_prefix(self.hash, keys)
 
     async def _free(self, fault: Fault | None, blamed: Address | None) -> None:
         for task in self._tasks:
@@ -324,11 +393,5 @@ class StageJob:
             told = pb.JobFault(job=self.hash, fault=fault_to_pb(fault), blamed=blamed or b"")
             with contextlib.suppress(WireError):
                 await self.worker.send(pb.Frame(fault=told))
-        around = self._around
-        around.facts.free_steps = await around.thread.run(partial(_close, around.engine, self.hash), urgent=True)
+        await self._around.scheduler.close(self.hash)
         await asyncio.gather(*self._tasks, return_exceptions=True)
-
-
-def _close(engine: Engine, job: Hash) -> int:
-    engine.close(job)
-    return engine.free_steps

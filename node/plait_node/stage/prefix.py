@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from plait.protocol.ids import Address, Hash, keccak
 from plait.protocol.windows import first_lineage, lineage
 from plait_node.commit import WindowRoots
-from plait_node.stage.config import Engine
+from plait_node.engine.residents import Engine
 
 _MOST = 65_536  # windows remembered, about 200 bytes each; the engine bounds the rows themselves
 

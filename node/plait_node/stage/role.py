@@ -8,7 +8,6 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine
-from functools import partial
 
 from plait.protocol.checks import CLOCK_TOLERANCE_S, NodeDirectory
 from plait.protocol.codec import fault_to_pb, signed_from_pb
@@ -20,9 +19,10 @@ from plait.protocol.typed import Domain, Key
 from plait.protocol.windows import WINDOW_STEPS
 from plait_node.commit import SignLeaf, StageCommitter
 from plait_node.engine import errors as engine_errors
+from plait_node.engine.residents import Engine
+from plait_node.engine.scheduler import Scheduler
 from plait_node.stage.admission import Admission, Admitted, OpenCall
-from plait_node.stage.config import Channels, Engine, OnChain, Payees, StageConfig
-from plait_node.stage.engine_thread import EngineThread
+from plait_node.stage.config import Channels, OnChain, Payees, StageConfig
 from plait_node.stage.errors import (
     IdleError,
     JobOpenError,
@@ -68,12 +68,12 @@ class StageRole:
         self._config, self._engine, self._sign = config, engine, sign
         self._on_payment = on_payment
         self._clock = clock
-        self._thread = EngineThread()
-        self.facts = StageFacts(free_steps=engine.free_steps)
+        self._scheduler = Scheduler(engine, decode_rows=config.decode_rows, pass_s=config.pass_s)
+        self.facts = StageFacts(self._scheduler.load, engine.evidence)
         self._around = Surroundings(
             config=config,
             engine=engine,
-            thread=self._thread,
+            scheduler=self._scheduler,
             prefixes=PrefixStore.of(engine, config.profile),
             domain=domain,
             directory=directory,
@@ -103,7 +103,7 @@ class StageRole:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._thread.close()
+        self._scheduler.stop()
 
     async def serve(self, link: Link) -> None:
         """Take what comes over a link until it ends: the `on_link` of a `LinkServer`."""
@@ -126,17 +126,8 @@ class StageRole:
 
     def _dispatch(self, link: Link, frame: pb.Frame) -> None:
         match frame.WhichOneof("body"):
-            case "rows":
-                job = self._job(frame.rows.job)
-                if job is not None:
-                    _must_come_from(job.upstream, link)
-                    job.rows(link, frame.rows)
-            case "leaf":
-                leaf = signed_from_pb(frame.leaf.leaf, Leaf)
-                job = self._job(leaf.message.job)
-                if job is not None:
-                    _must_come_from(job.upstream, link)
-                    job.leaf(leaf)
+            case "rows" | "leaf" | "draft" as kind:
+                self._take(link, kind, frame)
             case "open":
                 self._call(link, self._open(link, OpenCall.from_pb(frame.open)))
             case "payment":
@@ -145,6 +136,20 @@ class StageRole:
                 self._steer(link, kind, frame)
             case kind:
                 raise MalformedFrameError(f"a stage takes no frame of kind {kind}")
+
+    def _take(self, link: Link, kind: str, frame: pb.Frame) -> None:
+        """Give a job what its previous stage or its worker sends of it."""
+        if kind == "leaf":
+            leaf = signed_from_pb(frame.leaf.leaf, Leaf)
+            if (job := self._job(leaf.message.job)) is not None:
+                _must_come_from(job.upstream, link)
+                job.leaf(leaf)
+        elif (job := self._job(getattr(frame, kind).job)) is not None:
+            _must_come_from(job.upstream if kind == "rows" else job.worker.peer, link)
+            if kind == "rows":
+                job.rows(link, frame.rows)
+            else:
+                job.draft(frame.draft)
 
     def _steer(self, link: Link, kind: str, frame: pb.Frame) -> None:
         """Do what the worker says of one of its jobs."""
@@ -262,14 +267,11 @@ class StageRole:
         found = self._around.prefixes.find(call.request.payer, call.lineage[:most])
         keys = [own_key(call.request.payer, key) for key in call.lineage[: len(found)]]
 
-        def reserve() -> tuple[int, int]:
-            engine.open(call.job_hash, admitted.room)
-            taken = engine.take_prefix(call.job_hash, keys) if keys else 0
-            return taken // WINDOW_STEPS, engine.free_steps
-
         try:
-            windows, self.facts.free_steps = await self._thread.run(reserve, urgent=True)
-            return found[:windows]
+            # The earlier the signed deadline, the sooner it is served: only a tighter one goes before those that came.
+            priority = -float(call.request.deadline)
+            taken = await self._scheduler.open(call.job_hash, admitted.room, priority=priority, prefix=keys)
+            return found[: taken // WINDOW_STEPS]
         except engine_errors.JobOpenError as error:
             raise JobOpenError(str(error)) from error
         except engine_errors.NoRoomError as error:
@@ -277,7 +279,7 @@ class StageRole:
                 raise StageBusyError(f"{error}") from error
             raise NoRoomError(f"{error}") from error
         except BaseException:
-            self._spawn(self._thread.run(partial(engine.close, call.job_hash), urgent=True))
+            self._spawn(self._scheduler.close(call.job_hash))
             raise
 
     async def _pay(self, link: Link, paid: HopPay) -> None:
@@ -324,7 +326,7 @@ class StageRole:
 
 def _must_come_from(owner: Address, link: Link) -> None:
     if link.peer != owner:
-        raise MalformedFrameError(f"rows or leaves of a job whose previous stage is {to_hex(owner)}")
+        raise MalformedFrameError(f"rows, leaves or drafts of a job that come from {to_hex(owner)}")
 
 
 async def _say(link: Link, job: bytes, fault: Fault, *, blamed: Address | None = None) -> None:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from plait.protocol.checks import NodeDirectory
 from plait.protocol.typed import Domain
-from plait_node.stage.config import Engine, StageConfig
-from plait_node.stage.engine_thread import EngineThread
+from plait_node.engine.residents import Engine
+from plait_node.engine.scheduler import Scheduler
+from plait_node.stage.config import StageConfig
 from plait_node.stage.facts import StageFacts
 from plait_node.stage.prefix import PrefixStore
 
@@ -17,8 +18,8 @@ class Surroundings:
     """What all jobs of a stage share."""
 
     config: StageConfig
-    engine: Engine
-    thread: EngineThread
+    engine: Engine  # for what it is; what it does goes through the scheduler
+    scheduler: Scheduler
     prefixes: PrefixStore
     domain: Domain
     directory: NodeDirectory

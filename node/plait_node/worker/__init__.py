@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from plait_node.worker.admission import Admission, Task
+from plait_node.worker.ahead import Proposer
 from plait_node.worker.errors import PrekeyError, RestartedError, StageFailure, UnpaidError, WorkerError
 from plait_node.worker.generation import Patience, Tools
 from plait_node.worker.hops import HopDesk
 from plait_node.worker.links import LinkPool
 from plait_node.worker.offers import OfferKeeper, OfferTerms
-from plait_node.worker.plan import JobShape, Planner, chooser
+from plait_node.worker.plan import PROMPT_LOOKUP, JobShape, Planner, chooser
 from plait_node.worker.prekeys import PrekeyRing
 from plait_node.worker.prompts import PromptBox
 from plait_node.worker.role import WorkerConfig, WorkerRole
@@ -16,6 +17,7 @@ from plait_node.worker.serving import Done
 from plait_node.worker.signer import WorkerSigner
 
 __all__ = [
+    "PROMPT_LOOKUP",
     "Admission",
     "Done",
     "HopDesk",
@@ -28,6 +30,7 @@ __all__ = [
     "PrekeyError",
     "PrekeyRing",
     "PromptBox",
+    "Proposer",
     "RestartedError",
     "StageFailure",
     "Task",

@@ -18,12 +18,13 @@ from plait.protocol.pb import stage_pb2
 from plait.protocol.typed import struct_hash
 from plait.protocol.windows import WINDOW_STEPS, Cut, Window, progress_to
 from plait_node.wire import WireError
+from plait_node.worker.ahead import MOST_AHEAD, Ahead, Proposers
 from plait_node.worker.answer import Answer, Decodes
 from plait_node.worker.errors import StageFailure
 from plait_node.worker.hops import HopDesk, HopPay
 from plait_node.worker.leaves import LeafBook, blocks_of
 from plait_node.worker.links import Arrived, Event, Inbox, LinkPool, Lost, PayerSpoke
-from plait_node.worker.opening import open_frame, reused_row, rows_frames
+from plait_node.worker.opening import open_frame, reused_row, rows_frames, step_frames
 
 if TYPE_CHECKING:
     from plait.protocol.manifest import Manifest
@@ -67,6 +68,7 @@ class Tools:
     tokenizer: Decodes
     clock: Callable[[], float]
     patience: Patience = field(default_factory=Patience)
+    proposers: Proposers = lambda _: None
 
 
 class Generation:
@@ -88,8 +90,7 @@ class Generation:
         self._task = task
         self._decision = decision
         self._signed = signed
-        self._publisher = publisher
-        self._payer = payer
+        self._publisher, self._payer = publisher, payer
         self._job, self._route = struct_hash(job), job.route
         self._prompt_end = request.input_tokens + job.start
         self._inbox = Inbox(job=self._job, owners=frozenset(stage.node for stage in self._route))
@@ -104,6 +105,7 @@ class Generation:
             salt_rows=task.content_key.salt("rows"),
             token_at=self.answer.token_at,
         )
+        self._ahead = Ahead.of(decision, tools.proposers, vocabulary=tools.manifest.vocabulary, ids=task.ids)
         self._hops = HopPay(tools.desk, request=task.digest, route=job.route, own=tools.owner)
         self.progress: Signed[Progress] | None = None
         self.reused_windows = 0
@@ -244,13 +246,17 @@ class Generation:
 
     async def _take_token(self, owner: Address, tokens: stage_pb2.Tokens) -> None:
         expected = self._fed - 1
-        if owner != self._route[-1].node or len(tokens.ids) != 1 or tokens.step != expected or not self._fed:
+        if owner != self._route[-1].node or tokens.step != expected or not self._fed:
             raise MalformedMessageError(f"a token of step {tokens.step} came where step {expected} of the tail is next")
         if self._has_token():
             raise MalformedMessageError(f"a second token came for step {expected}")
-        if tokens.ids[0] >= self._tools.manifest.vocabulary:
-            raise MalformedMessageError(f"token {tokens.ids[0]} lies outside the vocabulary")
-        self.answer.take(tokens.ids[0])
+        self._ahead.check(tokens.ids)
+        for token in tokens.ids:
+            self.answer.take(token)
+            self._ahead.take(token)
+            if self.answer.finish is not None:
+                break
+        self._fed = self._task.request.input_tokens + len(self.answer.ids) - 1  # all rows before the newest id's
         await self._feed()  # the stages work on while the token is sealed and published
         chunk = self.answer.seal_new()
         if chunk is not None and self._publisher is not None:
@@ -290,9 +296,21 @@ class Generation:
             self.answer.finish = Finish.FAILED
         if self.answer.finish is not None or self._starved():
             return
-        frames = rows_frames(self._job, self.answer.ids[-1:], step=self._fed, chunk=0)
+        draft = self._ahead.propose(self._room_ahead())
+        rows, note = step_frames(self._job, self.answer.ids[-1], draft, step=self._fed)
         self._fed += 1
-        await self._send(0, frames[0])
+        if note is not None:
+            await self._send(len(self._route) - 1, note)
+        await self._send(0, rows)
+
+    def _room_ahead(self) -> int:
+        """Return how many rows may be guessed behind the next one.
+
+        None that the answer has no place for, and never the last one within the credit line: guessed rows are signed
+        when the next row comes, and with that one waiting for a payment, which waits for signatures, none would come.
+        """
+        left = self._task.request.max_tokens - len(self.answer.ids) - 1
+        return max(0, min(MOST_AHEAD, left, self._credit_end() - 2 - self._fed))
 
     async def _report(self) -> None:
         """Publish a progress over the windows that are whole and whose tokens were delivered."""
@@ -320,24 +338,26 @@ class Generation:
 
     async def _cover(self, *, wait: bool = False) -> None:
         """Pay the stages for what the payer paid; a request from the chain is paid in advance."""
-        if self._task.quote is None:
-            to = len(self.answer.ids)
-            paid_end = max(self._prompt_end, self.book.end) if self.progress else self._prompt_end
-        else:
-            to, paid_end = self._payer.to, self._paid_end()
-        await self._hops.cover(paid_end=paid_end, to=to, payer=self._payer.pay)
+        to = len(self.answer.ids) if self._task.quote is None else self._payer.to
+        await self._hops.cover(paid_end=self._paid_end(), to=to, payer=self._payer.pay)
         if wait:
             await self._hops.acknowledged()
 
     def _paid_end(self) -> int:
-        """Return the first step that the payer has not paid for."""
+        """Return the first step that is not paid for: by the payer, or out of the fee on the chain."""
+        if self._task.quote is None:
+            return max(self._prompt_end, self.book.end) if self.progress else self._prompt_end
         return max(self._prompt_end, self._task.request.input_tokens + self._payer.to - 1)
 
+    def _credit_end(self) -> int:
+        """Return the first step beyond what is paid and the credit line."""
+        return self._paid_end() + WINDOW_STEPS * self._tools.patience.credit_windows
+
     def _starved(self) -> bool:
-        """Tell whether the next row lies beyond what is paid and the credit line."""
+        """Tell whether the next row waits for a payment."""
         if self._task.quote is None or self._fed < self._prompt_end:
             return False
-        return self._fed >= self._paid_end() + WINDOW_STEPS * self._tools.patience.credit_windows
+        return self._fed >= self._credit_end()
 
     def _has_token(self) -> bool:
         """Tell whether the token of the last row sent has come."""

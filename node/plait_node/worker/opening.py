@@ -66,6 +66,15 @@ def rows_frames(job: Hash, ids: Sequence[int], *, step: int, chunk: int) -> list
     ]
 
 
+def step_frames(
+    job: Hash, token: int, draft: Sequence[int], *, step: int
+) -> tuple[stage_pb2.Frame, stage_pb2.Frame | None]:
+    """Return the rows of a known id and those guessed after it, for the first stage, and the draft, for the last."""
+    (frame,) = rows_frames(job, [token, *draft], step=step, chunk=0)
+    frame.rows.speculative = len(draft)
+    return frame, stage_pb2.Frame(draft=stage_pb2.Draft(job=job, step=step + 1, ids=draft)) if draft else None
+
+
 def reused_row(windows: int) -> int:
     """Return the first step to compute after this many cached windows."""
     return WINDOW_STEPS * windows

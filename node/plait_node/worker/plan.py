@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 PREFIX_CACHE = "prefix-cache"
 CHUNKED_PREFILL = "chunked-prefill"
+PROMPT_LOOKUP = "prompt-lookup"
 _REMEMBERED = 65_536
 
 
@@ -78,6 +79,11 @@ class Decision:
     def chunk(self) -> int:
         """Return how many prompt rows go into one frame; 0 for all of them."""
         return self.choice.amounts.get("chunk", 0) if self.choice.method == CHUNKED_PREFILL else 0
+
+    @property
+    def depth(self) -> int:
+        """Return how many ids are guessed at a time; 0 for none."""
+        return self.choice.amounts.get("depth", 0) if self.choice.method == PROMPT_LOOKUP else 0
 
 
 class PrefixMemory:

@@ -233,7 +233,7 @@ def test_reuse_of_the_whole_prompt_is_refused() -> None:
 def test_kept_tail_window_forgets_the_token_sampled_at_its_end() -> None:
     tail = committer(0, Cut(prompt_end=16))
     tail.add_input(hash_rows(0, rows(0, 0, 16), width=WIDTH))
-    tail.add_output(hash_tail_rows(0, rows(1, 0, 16), width=WIDTH, sampled=77))
+    tail.add_output(hash_tail_rows(0, rows(1, 0, 16), width=WIDTH, sampled=[77]))
     (leaf,) = tail.sign_ready()
     none = [row_hash(step, rows(1, step, 1) + id_bytes(NO_TOKEN)) for step in range(16)]
     with_token = [*none[:-1], row_hash(15, rows(1, 15, 1) + id_bytes(77))]

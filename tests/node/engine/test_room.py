@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -25,6 +26,7 @@ def keys(count: int, lineage: int = 0) -> list[Hash]:
 def filled(room: KvRoom, job: Hash, steps: int, value: float = 1.0) -> None:
     room.open(job, steps)
     room.job(job).rows.fill_(value)
+    room.job(job).inputs.add(np.zeros(steps, dtype=np.int64))
     room.job(job).length = steps
 
 

@@ -47,11 +47,11 @@ def push(job: Hash, start: int, ids: Sequence[int]) -> np.ndarray:
     rows: np.ndarray = np.array(ids, dtype=np.int64)
     output = None
     for engine in engines():
-        output = engine.step(job, start, rows)
+        output = engine.step_one(job, start, rows)
         rows = output.rows
     assert output is not None
     assert output.logits is not None
-    return output.logits
+    return output.logits[-1]
 
 
 def begin(job: Hash, room: int) -> None:
@@ -173,9 +173,9 @@ def test_step_without_logits_leaves_them_out(job: Hash) -> None:
     engine = engines()[2]
     rows = np.zeros((3, 576), dtype=np.float32)
 
-    assert engine.step(job, 0, rows, logits=False).logits is None
-    assert engine.step(job, 3, rows).logits is not None
-    assert engines()[1].step(job, 0, rows).logits is None
+    assert engine.step_one(job, 0, rows, logits=0).logits is None
+    assert engine.step_one(job, 3, rows).logits is not None
+    assert engines()[1].step_one(job, 0, rows).logits is None
 
 
 def test_open_beyond_the_room_says_the_limit(job: Hash) -> None:
@@ -245,9 +245,9 @@ def test_step_with_bad_ids_raises_and_changes_nothing(job: Hash, rows: np.ndarra
     engine = engines()[0]
 
     with pytest.raises(BadRowsError):
-        engine.step(job, 0, rows)
+        engine.step_one(job, 0, rows)
 
-    engine.step(job, 0, np.array([1]))
+    engine.step_one(job, 0, np.array([1]))
 
 
 @pytest.mark.parametrize(
@@ -266,9 +266,9 @@ def test_step_with_bad_rows_raises_and_changes_nothing(job: Hash, rows: np.ndarr
     engine = engines()[1]
 
     with pytest.raises(BadRowsError):
-        engine.step(job, 0, rows)
+        engine.step_one(job, 0, rows)
 
-    engine.step(job, 0, np.zeros((1, 576), dtype=np.float32))
+    engine.step_one(job, 0, np.zeros((1, 576), dtype=np.float32))
 
 
 def test_step_with_broken_weights_raises_and_changes_nothing(tmp_path: Path) -> None:
@@ -279,7 +279,7 @@ def test_step_with_broken_weights_raises_and_changes_nothing(tmp_path: Path) -> 
 
     for _ in range(2):
         with pytest.raises(NumericsError):
-            engine.step(JOB, 0, np.ones((1, HIDDEN), dtype=np.float32))
+            engine.step_one(JOB, 0, np.ones((1, HIDDEN), dtype=np.float32))
     engine.rollback(JOB, 0)
 
 

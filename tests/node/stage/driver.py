@@ -210,6 +210,17 @@ class Task:
     async def feed(self, step: int, ids: Sequence[int]) -> None:
         await self.send(0, pb.Frame(rows=self.rows_frame(step, ids)))
 
+    async def guess(self, ids: Sequence[int]) -> None:
+        """Send the newest id's row with guessed ones after it, and the draft."""
+        step = len(self.prompt) + len(self.ids) - 1
+        await self.send(self.stages - 1, pb.Frame(draft=pb.Draft(job=self.hash, step=step + 1, ids=ids)))
+        await self.send(0, pb.Frame(rows=self.guessed_frame(step, [self.ids[-1], *ids])))
+
+    def guessed_frame(self, step: int, ids: Sequence[int]) -> pb.Rows:
+        rows = self.rows_frame(step, ids)
+        rows.speculative = len(ids) - 1
+        return rows
+
     def rows_frame(self, step: int, ids: Sequence[int]) -> pb.Rows:
         data = encode_rows(np.array(ids, dtype=np.int64), codec=IDS)
         return pb.Rows(job=self.hash, step=step, count=len(ids), codec=IDS, data=data)
@@ -302,12 +313,12 @@ class Task:
         engine.open(self.hash, CONTEXT)
         at, request = 0, self.request.message
         for position in range(count):
-            logits = engine.step(self.hash, at, np.array(ids[at:], dtype=np.int64)).logits
+            logits = engine.step_one(self.hash, at, np.array(ids[at:], dtype=np.int64)).logits
             assert logits is not None
             at = len(ids)
             ids.append(
                 sample(
-                    logits,
+                    logits[-1],
                     seed=request.seed,
                     request=digest(DOMAIN, request),
                     position=position,

@@ -13,7 +13,7 @@ from tests.node.wire.peers import DOMAIN
 
 from plait.protocol.codec import signed_to_pb, to_pb
 from plait.protocol.ids import HASH_ZERO, Address, Hash
-from plait.protocol.messages import Request
+from plait.protocol.messages import Request, Sampling
 from plait.protocol.pb import signed_pb2
 from plait.protocol.pb import stage_pb2 as pb
 from plait.protocol.typed import Key, digest
@@ -40,6 +40,10 @@ def resigned(task: Task, **values: object) -> signed_pb2.SignedPay:
     return signed_to_pb(task.driver.payer.signed(DOMAIN, replace(task.pay.message, **values)))
 
 
+def drawn(*, top_p: int) -> Sampling:
+    return Sampling(temperature=700_000, top_p=top_p, top_k=0, stop=HASH_ZERO)
+
+
 def foreign(task: Task) -> dict[str, object]:
     key = Key.generate()
     return {
@@ -61,6 +65,9 @@ CASES = {
     "deadline too far": Case("deadline", task={"request": {"deadline": int(time.time()) + 90_000}}),
     "max price too low": Case("price_too_low", task={"request": {"max_price": 1}}),
     "request of another quote": Case("bad_request", task={"request": {"quote": Hash(b"\x09" * 32)}}),
+    "top_p of nothing": Case("bad_request", task={"request": {"sampling": drawn(top_p=0)}}),
+    "top_p above one": Case("bad_request", task={"request": {"sampling": drawn(top_p=1_000_001)}}),
+    "top_p of all bits": Case("bad_request", task={"request": {"sampling": drawn(top_p=2**32 - 1)}}),
     "no quote": Case("bad_request", frame=lambda _: {"quote": None}),
     "no pay": Case("bad_request", frame=lambda _: {"pay": None}),
     "no next record": Case("bad_request", frame=lambda _: {"next": None}),

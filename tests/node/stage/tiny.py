@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from plait.protocol.ids import Hash
 from plait.protocol.manifest import FP32_STRICT, Manifest
 from plait.protocol.windows import WINDOW_STEPS
+from plait_node.engine import EngineError, StepInput, StepOutput
 from plait_node.engine.errors import BadRowsError, JobOpenError, NoRoomError, StepOrderError, UnknownJobError
+from plait_node.engine.evidence import EvidenceLog
 
 HIDDEN, VOCABULARY, BLOCKS, CONTEXT = 8, 64, 3, 512
 DECAY = np.float32(0.9)
@@ -45,12 +47,7 @@ class Cache:
 
     room: int
     states: list[NDArray[np.float32]]
-
-
-@dataclass(frozen=True, slots=True)
-class Output:
-    rows: NDArray[np.float32]
-    logits: NDArray[np.float32] | None
+    inputs: list[np.int64 | NDArray[np.float32]]
 
 
 class TinyEngine:
@@ -59,11 +56,13 @@ class TinyEngine:
     def __init__(self, first: int, last: int, *, kv_steps: int = 2_048) -> None:
         self.manifest = MANIFEST
         self.first, self.last = first, last
+        self.evidence = EvidenceLog()
         self.calls: list[tuple[Hash, int, int]] = []
+        self.passes: list[list[tuple[Hash, int, int]]] = []
         self.gate: threading.Event | None = None  # a step waits for it
         self._kv_steps = kv_steps
         self._jobs: dict[Hash, Cache] = {}
-        self._cached: dict[Hash, list[NDArray[np.float32]]] = {}
+        self._cached: dict[Hash, Cache] = {}
 
     @property
     def free_steps(self) -> int:
@@ -82,28 +81,49 @@ class TinyEngine:
             raise JobOpenError(job)
         if room > min(self.free_steps, CONTEXT):
             raise NoRoomError(asked=room, limit=min(self.free_steps, CONTEXT))
-        self._jobs[job] = Cache(room=room, states=[])
+        self._jobs[job] = Cache(room=room, states=[], inputs=[])
 
     def close(self, job: Hash) -> None:
         self._jobs.pop(job, None)
 
-    def step(
-        self, job: Hash, start: int, rows: NDArray[np.int64] | NDArray[np.float32], *, logits: bool = True
-    ) -> Output:
+    def step(self, inputs: Sequence[StepInput]) -> list[StepOutput | EngineError]:
         if self.gate is not None:
             self.gate.wait(5)
-        cache = self._job(job)
-        if start != len(cache.states):
-            raise StepOrderError(asked=start, expected=len(cache.states))
-        if start + len(rows) > cache.room:
-            raise NoRoomError(asked=start + len(rows), limit=cache.room)
-        if (rows.ndim == 1) != (self.first == 0):
-            raise BadRowsError("rows of a wrong shape")
-        self.calls.append((job, start, len(rows)))
-        hidden = EMBEDDING[rows] if self.first == 0 else rows
+        self.passes.append([(given.job, given.start, len(given.rows)) for given in inputs])
+        return [self._answer(given) for given in inputs]
+
+    def step_one(
+        self, job: Hash, start: int, rows: NDArray[np.int64] | NDArray[np.float32], *, logits: int = 1
+    ) -> StepOutput:
+        answer = self._answer(StepInput(job=job, start=start, rows=rows, logits=logits))
+        if isinstance(answer, EngineError):
+            raise answer
+        return answer
+
+    def _answer(self, given: StepInput) -> StepOutput | EngineError:
+        try:
+            cache = self._job(given.job)
+            self._check(given, cache)
+        except EngineError as error:
+            return error
+        self.calls.append((given.job, given.start, len(given.rows)))
+        hidden = EMBEDDING[given.rows] if self.first == 0 else given.rows
         out = np.stack([self._row(cache, row) for row in hidden])
-        last = out[-1] @ EMBEDDING.T if logits and self.last == BLOCKS else None
-        return Output(rows=out, logits=last)
+        cache.inputs.extend(given.rows)
+        wanted = given.logits and self.last == BLOCKS
+        # Row by row: the same numbers whatever else is in the pass.
+        drawn = np.stack([EMBEDDING @ row for row in out[-given.logits :]]) if wanted else None
+        if given.best and drawn is not None:
+            return StepOutput(rows=out, logits=None, best=drawn.argmax(axis=1))
+        return StepOutput(rows=out, logits=drawn)
+
+    def _check(self, given: StepInput, cache: Cache) -> None:
+        if given.start != len(cache.states):
+            raise StepOrderError(asked=given.start, expected=len(cache.states))
+        if given.start + len(given.rows) > cache.room:
+            raise NoRoomError(asked=given.start + len(given.rows), limit=cache.room)
+        if (given.rows.ndim == 1) != (self.first == 0):
+            raise BadRowsError("rows of a wrong shape")
 
     def _row(self, cache: Cache, row: NDArray[np.float32]) -> NDArray[np.float32]:
         blocks = range(self.first, self.last)
@@ -116,12 +136,22 @@ class TinyEngine:
         return row
 
     def rollback(self, job: Hash, step: int) -> None:
-        del self._job(job).states[step:]
+        cache = self._job(job)
+        if not 0 <= step <= len(cache.states):
+            raise StepOrderError(asked=step, expected=len(cache.states))
+        del cache.states[step:]
+        del cache.inputs[step:]
+
+    def export_inputs(
+        self, job: Hash, first: int = 0, last: int | None = None
+    ) -> NDArray[np.int64] | NDArray[np.float32]:
+        return np.array(self._job(job).inputs[first:last])
 
     def keep_prefix(self, job: Hash, keys: Sequence[Hash]) -> int:
-        states = self._job(job).states
+        cache = self._job(job)
         for at, key in enumerate(keys):
-            self._cached[key] = states[at * WINDOW_STEPS : (at + 1) * WINDOW_STEPS]
+            part = slice(at * WINDOW_STEPS, (at + 1) * WINDOW_STEPS)
+            self._cached[key] = Cache(room=WINDOW_STEPS, states=cache.states[part], inputs=cache.inputs[part])
         return len(keys)
 
     def take_prefix(self, job: Hash, keys: Sequence[Hash]) -> int:
@@ -129,7 +159,8 @@ class TinyEngine:
         for key in keys:
             if key not in self._cached:
                 break
-            cache.states.extend(self._cached[key])
+            cache.states.extend(self._cached[key].states)
+            cache.inputs.extend(self._cached[key].inputs)
         return len(cache.states)
 
     def forget_prefixes(self) -> None:

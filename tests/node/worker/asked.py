@@ -247,10 +247,10 @@ def whole_model(request: Request, name: Hash, prompt: Sequence[int], count: int)
     engine, ids, at = TinyEngine(0, BLOCKS, kv_steps=CONTEXT), list(prompt), 0
     engine.open(name, CONTEXT)
     for position in range(count):
-        logits = engine.step(name, at, np.array(ids[at:], dtype=np.int64)).logits
+        logits = engine.step_one(name, at, np.array(ids[at:], dtype=np.int64)).logits
         assert logits is not None
         at = len(ids)
-        drawn = sample(logits, seed=request.seed, request=name, position=position, sampling=request.sampling)
+        drawn = sample(logits[-1], seed=request.seed, request=name, position=position, sampling=request.sampling)
         ids.append(drawn.id)
         if drawn.id in MANIFEST.end_tokens:
             break

@@ -41,7 +41,7 @@ async def test_worker_seeded_answer_is_the_whole_models(tmp_path: Path) -> None:
         asked = await made.asking(PROMPT, max_tokens=30, temperature=900_000)
         ids = await asked.run()
         assert ids == asked.expected(30)
-        assert len(set(ids)) > 3
+        assert len(set(ids)) > 3 or ids[-1] in MANIFEST.end_tokens
 
 
 async def test_worker_job_and_receipt_lie_in_the_table_before_the_gateway_looks(tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ from plait_node.worker import (
     WorkerRole,
     WorkerSigner,
 )
+from plait_node.worker.ahead import Proposers
 
 CALM = LinkPatience(heartbeat_s=1.0, missed_heartbeats=8, send_s=5.0, handshake_s=8.0, close_s=0.5)
 PATIENT = Patience(open_s=3, first_token_s=5, step_s=4, pay_s=1.5, credit_windows=4)
@@ -167,9 +168,11 @@ class World:
 
 
 @asynccontextmanager
-async def world(folder: Path, *, patience: Patience = PATIENT, **stage_config: Any) -> AsyncIterator[World]:
+async def world(
+    folder: Path, *, patience: Patience = PATIENT, proposers: Proposers = lambda _: None, **stage_config: Any
+) -> AsyncIterator[World]:
     async with network(folder, **{"credit_windows": 4, **stage_config}) as net:
-        made = build(net, patience)
+        made = build(net, patience, proposers)
         for node in net.nodes:
             await made.announce(node)
         net.channels.slots[made.payer.address, made.gateway.owner, made.payer.address] = Slot()
@@ -183,7 +186,7 @@ async def world(folder: Path, *, patience: Patience = PATIENT, **stage_config: A
             await made.broker.close()
 
 
-def build(net: Network, patience: Patience) -> World:
+def build(net: Network, patience: Patience, proposers: Proposers) -> World:
     """Put a worker together as a node does."""
     who, dht, source = identity(net.directory), MemoryDht(), Source(net)
     journal = Journal(net.folder / "worker.db")
@@ -202,6 +205,7 @@ def build(net: Network, patience: Patience) -> World:
         tokenizer=TinyTokenizer(),
         clock=time.time,
         patience=patience,
+        proposers=proposers,
     )
     made = World(
         net=net,

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from plait.protocol.pb import signed_pb2 as signed__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x0bstage.proto\x12\x08plait.v1\x1a\x0csigned.proto\"\x9f\x04\n\x05\x46rame\x12 \n\x05nonce\x18\x01 \x01(\x0b\x32\x0f.plait.v1.NonceH\x00\x12&\n\x05hello\x18\x02 \x01(\x0b\x32\x15.plait.v1.SignedHelloH\x00\x12\x1e\n\x04open\x18\x03 \x01(\x0b\x32\x0e.plait.v1.OpenH\x00\x12\"\n\x06opened\x18\x04 \x01(\x0b\x32\x10.plait.v1.OpenedH\x00\x12 \n\x05start\x18\x05 \x01(\x0b\x32\x0f.plait.v1.StartH\x00\x12\x1e\n\x04rows\x18\x06 \x01(\x0b\x32\x0e.plait.v1.RowsH\x00\x12 \n\x04leaf\x18\x07 \x01(\x0b\x32\x10.plait.v1.LeafOfH\x00\x12\"\n\x06tokens\x18\x08 \x01(\x0b\x32\x10.plait.v1.TokensH\x00\x12\'\n\x07payment\x18\t \x01(\x0b\x32\x14.plait.v1.HopPaymentH\x00\x12\x1f\n\x03\x61\x63k\x18\n \x01(\x0b\x32\x10.plait.v1.HopAckH\x00\x12\x1c\n\x03\x65nd\x18\x0b \x01(\x0b\x32\r.plait.v1.EndH\x00\x12%\n\x06\x63\x61ncel\x18\x0c \x01(\x0b\x32\x13.plait.v1.CancelJobH\x00\x12\x1e\n\x04ping\x18\r \x01(\x0b\x32\x0e.plait.v1.PingH\x00\x12\x1e\n\x04pong\x18\x0e \x01(\x0b\x32\x0e.plait.v1.PingH\x00\x12#\n\x05\x66\x61ult\x18\x0f \x01(\x0b\x32\x12.plait.v1.JobFaultH\x00\x42\x06\n\x04\x62odyJ\x04\x08\x10\x10\x14\"N\n\x05Nonce\x12\x13\n\x0bversion_min\x18\x01 \x01(\r\x12\x13\n\x0bversion_max\x18\x02 \x01(\r\x12\r\n\x05nonce\x18\x03 \x01(\x0c\x12\x0c\n\x04node\x18\x04 \x01(\x0c\"\x81\x02\n\x04Open\x12$\n\x05quote\x18\x01 \x01(\x0b\x32\x15.plait.v1.SignedQuote\x12(\n\x07request\x18\x02 \x01(\x0b\x32\x17.plait.v1.SignedRequest\x12 \n\x03job\x18\x03 \x01(\x0b\x32\x13.plait.v1.SignedJob\x12\x11\n\tsalt_rows\x18\x04 \x01(\x0c\x12\r\n\x05stage\x18\x05 \x01(\r\x12$\n\x04next\x18\x06 \x01(\x0b\x32\x16.plait.v1.StoredRecord\x12\x0f\n\x07lineage\x18\x07 \x03(\x0c\x12\x0c\n\x04room\x18\x08 \x01(\r\x12 \n\x03pay\x18\t \x01(\x0b\x32\x13.plait.v1.SignedPay\"&\n\x06Opened\x12\x0b\n\x03job\x18\x01 \x01(\x0c\x12\x0f\n\x07lineage\x18\x02 \x03(\x0c\"!\n\x05Start\x12\x0b\n\x03job\x18\x01 \x01(\x0c\x12\x0b\n\x03row\x18\x02 \x01(\r\"M\n\x04Rows\x12\x0b\n\x03job\x18\x01 \x01(\x0c\x12\x0c\n\x04step\x18\x02 \x01(\r\x12\r\n\x05\x63ount\x18\x03 \x01(\r\x12\r\n\x05\x63odec\x18\x04 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x05 \x01(\x0c\",\n\x06LeafOf\x12\"\n\x04leaf\x18\x01 \x01(\x0b\x32\x14.plait.v1.SignedLeaf\"0\n\x06Tokens\x12\x0b\n\x03job\x18\x01 \x01(\x0c\x12\x0c\n\x04step\x18\x02 \x01(\r\x12\x0b\n\x03ids\x18\x03 \x03(\r\"T\n\nHopPayment\x12\"\n\x07payment\x18\x01 \x01(\x0b\x32\x11.plait.v1.Payment\x12\"\n\x05payer\x18\x02 \x01(\x0b\x32\x13.plait.v1.SignedPay\"A\n\x06HopAck\x12\x0f\n\x07request\x18\x01 \x01(\x0c\x12&\n\x03\x61\x63k\x18\x02 \x01(\x0b\x32\x19.plait.v1.Acknowledgement\" \n\x03\x45nd\x12\x0b\n\x03job\x18\x01 \x01(\x0c\x12\x0c\n\x04step\x18\x02 \x01(\r\"\x18\n\tCancelJob\x12\x0b\n\x03job\x18\x01 \x01(\x0c\"\x16\n\x04Ping\x12\x0e\n\x06number\x18\x01 \x01(\x04\"G\n\x08JobFault\x12\x0b\n\x03job\x18\x01 \x01(\x0c\x12\x1e\n\x05\x66\x61ult\x18\x02 \x01(\x0b\x32\x0f.plait.v1.Fault\x12\x0e\n\x06\x62lamed\x18\x03 \x01(\x0c\x32\x39\n\tStageLink\x12,\n\x04Link\x12\x0f.plait.v1.Frame\x1a\x0f.plait.v1.Frame(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x0bstage.proto\x12\x08plait.v1\x1a\x0csigned.proto\"\xc1\x04\n\x05\x46rame\x12 \n\x05nonce\x18\x01 \x01(\x0b\x32\x0f.plait.v1.NonceH\x00\x12&\n\x05hello\x18\x02 \x01(\x0b\x32\x15.plait.v1.SignedHelloH\x00\x12\x1e\n\x04open\x18\x03 \x01(\x0b\x32\x0e.plait.v1.OpenH\x00\x12\"\n\x06opened\x18\x04 \x01(\x0b\x32\x10.plait.v1.OpenedH\x00\x12 \n\x05start\x18\x05 \x01(\x0b\x32\x0f.plait.v1.StartH\x00\x12\x1e\n\x04rows\x18\x06 \x01(\x0b\x32\x0e.plait.v1.RowsH\x00\x12 \n\x04leaf\x18\x07 \x01(\x0b\x32\x10.plait.v1.LeafOfH\x00\x12\"\n\x06tokens\x18\x08 \x01(\x0b\x32\x10.plait.v1.TokensH\x00\x12\'\n\x07payment\x18\t \x01(\x0b\x32\x14.plait.v1.HopPaymentH\x00\x12\x1f\n\x03\x61\x63k\x18\n \x01(\x0b\x32\x10.plait.v1.HopAckH\x00\x12\x1c\n\x03\x65nd\x18\x0b \x01(\x0b\x32\r.plait.v1.EndH\x00\x12%\n\x06\x63\x61ncel\x18\x0c \x01(\x0b\x32\x13.plait.v1.CancelJobH\x00\x12\x1e\n\x04ping\x18\r \x01(\x0b\x32\x0e.plait.v1.PingH\x00\x12\x1e\n\x04pong\x18\x0e \x01(\x0b\x32\x0e.plait.v1.PingH\x00\x12#\n\x05\x66\x61ult\x18\x0f \x01(\x0b\x32\x12.plait.v1.JobFaultH\x00\x12 \n\x05\x64raft\x18\x14 \x01(\x0b\x32\x0f.plait.v1.DraftH\x00\x42\x06\n\x04\x62odyJ\x04\x08\x10\x10\x14\"N\n\x05Nonce\x12\x13\n\x0bversion_min\x18\x01 \x01(\r\x12\x13\n\x0bversion_max\x18\x02 \x01(\r\x12\r\n\x05nonce\x18\x03 \x01(\x0c\x12\x0c\n\x04node\x18\x04 \x01(\x0c\"\x81\x02\n\x04Open\x12$\n\x05quote\x18\x01 \x01(\x0b\x32\x15.plait.v1.SignedQuote\x12(\n\x07request\x18\x02 \x01(\x0b\x32\x17.plait.v1.SignedRequest\x12 \n\x03job\x18\x03 \x01(\x0b\x32\x13.plait.v1.SignedJob\x12\x11\n\tsalt_rows\x18\x04 \x01(\x0c\x12\r\n\x05stage\x18\x05 \x01(\r\x12$\n\x04next\x18\x06 \x01(\x0b\x32\x16.plait.v1.StoredRecord\x12\x0f\n\x07lineage\x18\x07 \x03(\x0c\x12\x0c\n\x04room\x18\x08 \x01(\r\x12 \n\x03pay\x18\t \x01(\x0b\x32\x13.plait.v1.SignedPay\"&\n\x06Opened\x12\x0b\n\x03job\x18\x01 \x01(\x0c\x12\x0f\n\x07lineage\x18\x02 \x03(\x0c\"!\n\x05Start\x12\x0b\n\x03job\x18\x01 \x01(\x0c\x12\x0b\n\x03row\x18\x02 \x01(\r\"b\n\x04Rows\x12\x0b\n\x03job\x18\x01 \x01(\x0c\x12\x0c\n\x04step\x18\x02 \x01(\r\x12\r\n\x05\x63ount\x18\x03 \x01(\r\x12\r\n\x05\x63odec\x18\x04 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x05 \x01(\x0c\x12\x13\n\x0bspeculative\x18\x06 \x01(\r\"/\n\x05\x44raft\x12\x0b\n\x03job\x18\x01 \x01(\x0c\x12\x0c\n\x04step\x18\x02 \x01(\r\x12\x0b\n\x03ids\x18\x03 \x03(\r\",\n\x06LeafOf\x12\"\n\x04leaf\x18\x01 \x01(\x0b\x32\x14.plait.v1.SignedLeaf\"0\n\x06Tokens\x12\x0b\n\x03job\x18\x01 \x01(\x0c\x12\x0c\n\x04step\x18\x02 \x01(\r\x12\x0b\n\x03ids\x18\x03 \x03(\r\"T\n\nHopPayment\x12\"\n\x07payment\x18\x01 \x01(\x0b\x32\x11.plait.v1.Payment\x12\"\n\x05payer\x18\x02 \x01(\x0b\x32\x13.plait.v1.SignedPay\"A\n\x06HopAck\x12\x0f\n\x07request\x18\x01 \x01(\x0c\x12&\n\x03\x61\x63k\x18\x02 \x01(\x0b\x32\x19.plait.v1.Acknowledgement\" \n\x03\x45nd\x12\x0b\n\x03job\x18\x01 \x01(\x0c\x12\x0c\n\x04step\x18\x02 \x01(\r\"\x18\n\tCancelJob\x12\x0b\n\x03job\x18\x01 \x01(\x0c\"\x16\n\x04Ping\x12\x0e\n\x06number\x18\x01 \x01(\x04\"G\n\x08JobFault\x12\x0b\n\x03job\x18\x01 \x01(\x0c\x12\x1e\n\x05\x66\x61ult\x18\x02 \x01(\x0b\x32\x0f.plait.v1.Fault\x12\x0e\n\x06\x62lamed\x18\x03 \x01(\x0c\x32\x39\n\tStageLink\x12,\n\x04Link\x12\x0f.plait.v1.Frame\x1a\x0f.plait.v1.Frame(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,33 +33,35 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'stage_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_FRAME']._serialized_start=40
-  _globals['_FRAME']._serialized_end=583
-  _globals['_NONCE']._serialized_start=585
-  _globals['_NONCE']._serialized_end=663
-  _globals['_OPEN']._serialized_start=666
-  _globals['_OPEN']._serialized_end=923
-  _globals['_OPENED']._serialized_start=925
-  _globals['_OPENED']._serialized_end=963
-  _globals['_START']._serialized_start=965
-  _globals['_START']._serialized_end=998
-  _globals['_ROWS']._serialized_start=1000
-  _globals['_ROWS']._serialized_end=1077
-  _globals['_LEAFOF']._serialized_start=1079
-  _globals['_LEAFOF']._serialized_end=1123
-  _globals['_TOKENS']._serialized_start=1125
-  _globals['_TOKENS']._serialized_end=1173
-  _globals['_HOPPAYMENT']._serialized_start=1175
-  _globals['_HOPPAYMENT']._serialized_end=1259
-  _globals['_HOPACK']._serialized_start=1261
-  _globals['_HOPACK']._serialized_end=1326
-  _globals['_END']._serialized_start=1328
-  _globals['_END']._serialized_end=1360
-  _globals['_CANCELJOB']._serialized_start=1362
-  _globals['_CANCELJOB']._serialized_end=1386
-  _globals['_PING']._serialized_start=1388
-  _globals['_PING']._serialized_end=1410
-  _globals['_JOBFAULT']._serialized_start=1412
-  _globals['_JOBFAULT']._serialized_end=1483
-  _globals['_STAGELINK']._serialized_start=1485
-  _globals['_STAGELINK']._serialized_end=1542
+  _globals['_FRAME']._serialized_end=617
+  _globals['_NONCE']._serialized_start=619
+  _globals['_NONCE']._serialized_end=697
+  _globals['_OPEN']._serialized_start=700
+  _globals['_OPEN']._serialized_end=957
+  _globals['_OPENED']._serialized_start=959
+  _globals['_OPENED']._serialized_end=997
+  _globals['_START']._serialized_start=999
+  _globals['_START']._serialized_end=1032
+  _globals['_ROWS']._serialized_start=1034
+  _globals['_ROWS']._serialized_end=1132
+  _globals['_DRAFT']._serialized_start=1134
+  _globals['_DRAFT']._serialized_end=1181
+  _globals['_LEAFOF']._serialized_start=1183
+  _globals['_LEAFOF']._serialized_end=1227
+  _globals['_TOKENS']._serialized_start=1229
+  _globals['_TOKENS']._serialized_end=1277
+  _globals['_HOPPAYMENT']._serialized_start=1279
+  _globals['_HOPPAYMENT']._serialized_end=1363
+  _globals['_HOPACK']._serialized_start=1365
+  _globals['_HOPACK']._serialized_end=1430
+  _globals['_END']._serialized_start=1432
+  _globals['_END']._serialized_end=1464
+  _globals['_CANCELJOB']._serialized_start=1466
+  _globals['_CANCELJOB']._serialized_end=1490
+  _globals['_PING']._serialized_start=1492
+  _globals['_PING']._serialized_end=1514
+  _globals['_JOBFAULT']._serialized_start=1516
+  _globals['_JOBFAULT']._serialized_end=1587
+  _globals['_STAGELINK']._serialized_start=1589
+  _globals['_STAGELINK']._serialized_end=1646
 # @@protoc_insertion_point(module_scope)

@@ -8,7 +8,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Frame(_message.Message):
-    __slots__ = ("nonce", "hello", "open", "opened", "start", "rows", "leaf", "tokens", "payment", "ack", "end", "cancel", "ping", "pong", "fault")
+    __slots__ = ("nonce", "hello", "open", "opened", "start", "rows", "leaf", "tokens", "payment", "ack", "end", "cancel", "ping", "pong", "fault", "draft")
     NONCE_FIELD_NUMBER: _ClassVar[int]
     HELLO_FIELD_NUMBER: _ClassVar[int]
     OPEN_FIELD_NUMBER: _ClassVar[int]
@@ -24,6 +24,7 @@ class Frame(_message.Message):
     PING_FIELD_NUMBER: _ClassVar[int]
     PONG_FIELD_NUMBER: _ClassVar[int]
     FAULT_FIELD_NUMBER: _ClassVar[int]
+    DRAFT_FIELD_NUMBER: _ClassVar[int]
     nonce: Nonce
     hello: _signed_pb2.SignedHello
     open: Open
@@ -39,7 +40,8 @@ class Frame(_message.Message):
     ping: Ping
     pong: Ping
     fault: JobFault
-    def __init__(self, nonce: _Optional[_Union[Nonce, _Mapping[str, object]]] = ..., hello: _Optional[_Union[_signed_pb2.SignedHello, _Mapping[str, object]]] = ..., open: _Optional[_Union[Open, _Mapping[str, object]]] = ..., opened: _Optional[_Union[Opened, _Mapping[str, object]]] = ..., start: _Optional[_Union[Start, _Mapping[str, object]]] = ..., rows: _Optional[_Union[Rows, _Mapping[str, object]]] = ..., leaf: _Optional[_Union[LeafOf, _Mapping[str, object]]] = ..., tokens: _Optional[_Union[Tokens, _Mapping[str, object]]] = ..., payment: _Optional[_Union[HopPayment, _Mapping[str, object]]] = ..., ack: _Optional[_Union[HopAck, _Mapping[str, object]]] = ..., end: _Optional[_Union[End, _Mapping[str, object]]] = ..., cancel: _Optional[_Union[CancelJob, _Mapping[str, object]]] = ..., ping: _Optional[_Union[Ping, _Mapping[str, object]]] = ..., pong: _Optional[_Union[Ping, _Mapping[str, object]]] = ..., fault: _Optional[_Union[JobFault, _Mapping[str, object]]] = ...) -> None: ...
+    draft: Draft
+    def __init__(self, nonce: _Optional[_Union[Nonce, _Mapping[str, object]]] = ..., hello: _Optional[_Union[_signed_pb2.SignedHello, _Mapping[str, object]]] = ..., open: _Optional[_Union[Open, _Mapping[str, object]]] = ..., opened: _Optional[_Union[Opened, _Mapping[str, object]]] = ..., start: _Optional[_Union[Start, _Mapping[str, object]]] = ..., rows: _Optional[_Union[Rows, _Mapping[str, object]]] = ..., leaf: _Optional[_Union[LeafOf, _Mapping[str, object]]] = ..., tokens: _Optional[_Union[Tokens, _Mapping[str, object]]] = ..., payment: _Optional[_Union[HopPayment, _Mapping[str, object]]] = ..., ack: _Optional[_Union[HopAck, _Mapping[str, object]]] = ..., end: _Optional[_Union[End, _Mapping[str, object]]] = ..., cancel: _Optional[_Union[CancelJob, _Mapping[str, object]]] = ..., ping: _Optional[_Union[Ping, _Mapping[str, object]]] = ..., pong: _Optional[_Union[Ping, _Mapping[str, object]]] = ..., fault: _Optional[_Union[JobFault, _Mapping[str, object]]] = ..., draft: _Optional[_Union[Draft, _Mapping[str, object]]] = ...) -> None: ...
 
 class Nonce(_message.Message):
     __slots__ = ("version_min", "version_max", "nonce", "node")
@@ -92,18 +94,30 @@ class Start(_message.Message):
     def __init__(self, job: _Optional[bytes] = ..., row: _Optional[int] = ...) -> None: ...
 
 class Rows(_message.Message):
-    __slots__ = ("job", "step", "count", "codec", "data")
+    __slots__ = ("job", "step", "count", "codec", "data", "speculative")
     JOB_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
     COUNT_FIELD_NUMBER: _ClassVar[int]
     CODEC_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
+    SPECULATIVE_FIELD_NUMBER: _ClassVar[int]
     job: bytes
     step: int
     count: int
     codec: str
     data: bytes
-    def __init__(self, job: _Optional[bytes] = ..., step: _Optional[int] = ..., count: _Optional[int] = ..., codec: _Optional[str] = ..., data: _Optional[bytes] = ...) -> None: ...
+    speculative: int
+    def __init__(self, job: _Optional[bytes] = ..., step: _Optional[int] = ..., count: _Optional[int] = ..., codec: _Optional[str] = ..., data: _Optional[bytes] = ..., speculative: _Optional[int] = ...) -> None: ...
+
+class Draft(_message.Message):
+    __slots__ = ("job", "step", "ids")
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    IDS_FIELD_NUMBER: _ClassVar[int]
+    job: bytes
+    step: int
+    ids: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, job: _Optional[bytes] = ..., step: _Optional[int] = ..., ids: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class LeafOf(_message.Message):
     __slots__ = ("leaf",)

@@ -1,0 +1,64 @@
+"""Guess how an answer goes on, and hold the tail to what was guessed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from plait.protocol.errors import MalformedMessageError
+from plait.protocol.windows import WINDOW_STEPS
+
+if TYPE_CHECKING:
+    from plait_node.worker.plan import Decision
+
+__all__ = ["MOST_AHEAD", "Ahead", "Proposer", "Proposers"]
+
+MOST_AHEAD = WINDOW_STEPS - 1  # ids in a draft (docs/protocol.md, section 8)
+
+
+class Proposer(Protocol):
+    """Guesses how one job's text goes on; a guess costs time, never a token."""
+
+    def propose(self, ids: Sequence[int], depth: int) -> list[int]:
+        """Return at most `depth` ids that may follow `ids`, which only ever grow."""
+        ...
+
+
+# Makes what guesses for one job by the method of this name; None where the method does not guess.
+Proposers = Callable[[str], Proposer | None]
+
+
+class Ahead:
+    """What one attempt has guessed and not heard of yet; without a proposer it guesses nothing."""
+
+    def __init__(self, proposer: Proposer | None, *, depth: int, vocabulary: int, ids: Sequence[int]) -> None:
+        """Begin with the prompt's ids; guess at most `depth` ids at a time."""
+        self._proposer = proposer
+        self._depth = min(depth, MOST_AHEAD)
+        self._vocabulary = vocabulary
+        self._ids = list(ids)
+        self.draft: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, decision: Decision, proposers: Proposers, *, vocabulary: int, ids: Sequence[int]) -> Ahead:
+        """Guess as the decision says."""
+        proposer = proposers(decision.choice.method) if decision.depth else None
+        return cls(proposer, depth=decision.depth, vocabulary=vocabulary, ids=ids)
+
+    def propose(self, most: int) -> tuple[int, ...]:
+        """Return the next draft, at most `most` ids and often none."""
+        depth = min(self._depth, most)
+        found = self._proposer.propose(self._ids, depth)[:depth] if self._proposer is not None and depth > 0 else []
+        self.draft = tuple(found) if all(0 <= token < self._vocabulary for token in found) else ()
+        return self.draft
+
+    def check(self, ids: Sequence[int]) -> None:
+        """Raise `MalformedMessageError` unless these may be the tail's answer to the draft."""
+        if not 0 < len(ids) <= len(self.draft) + 1 or tuple(ids[:-1]) != self.draft[: len(ids) - 1]:
+            raise MalformedMessageError(f"{len(ids)} tokens came that do not follow the draft of {len(self.draft)}")
+        if max(ids) >= self._vocabulary:
+            raise MalformedMessageError(f"token {max(ids)} lies outside the vocabulary")
+
+    def take(self, token: int) -> None:
+        """Take an id of the answer."""
+        self._ids.append(token)

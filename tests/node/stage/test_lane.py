@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from tests.node.stage.tiny import MANIFEST
+
+from plait.protocol.ids import to_hex
+from plait_node.app.stage import _engine
+from plait_node.config import StageConfig
+from plait_node.errors import ConfigError
+
+
+def config(**changed: Any) -> StageConfig:
+    values = {"model": to_hex(MANIFEST.model_id), "first": 0, "last": 1, "listen": "127.0.0.1:0", "price": 1}
+    return StageConfig.model_validate({**values, **changed})
+
+
+def test_lane_defaults_are_what_the_strict_profile_needs() -> None:
+    made = config()
+    assert (made.weights, made.compiled, made.batch_rows, made.step_seconds) == ("fp32", True, 16, 0.25)
+
+
+@pytest.mark.parametrize("weights", ["bf16", "int8", "int4"])
+def test_lane_with_other_weights_than_the_profiles_is_refused_with_the_reason(tmp_path: Path, weights: str) -> None:
+    stored = SimpleNamespace(manifest=MANIFEST, weights=lambda: tmp_path / "none", tensors=None)
+    base = SimpleNamespace(store=SimpleNamespace(open=lambda _: stored))
+    with pytest.raises(ConfigError, match="fp32-strict"):
+        _engine(base, config(weights=weights))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("changed", [{"batch_rows": 0}, {"step_seconds": 0}, {"step_seconds": 11}, {"weights": "fp8"}])
+def test_lane_numbers_out_of_range_are_refused(changed: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=next(iter(changed))):
+        config(**changed)

@@ -1,0 +1,265 @@
+"""Rows that may be taken back: the same tokens, the same leaves, and nobody gets away with a lie."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from tests.node.stage.driver import Task, driver, first_fault
+from tests.node.stage.network import Network, network, until
+from tests.node.stage.tiny import VOCABULARY
+
+from plait.protocol.messages import Leaf
+from plait.protocol.pb import stage_pb2 as pb
+from plait.protocol.typed import Signed
+from plait_node.commit import RowHashes, RowOrderError
+from plait_node.stage.compute import StepDone
+from plait_node.stage.errors import SpeculationError
+from plait_node.stage.speculation import Speculation
+
+PROMPT = [(7 * at + 3) % 60 for at in range(40)]
+
+
+async def speculate(task: Task, count: int, *, depth: int, wrong_every: int) -> None:
+    """Generate `count` ids, guessing `depth` at a time of which every so many is wrong."""
+    expected = task.expected(count + depth + 1)
+    guesses = [token if (at + 1) % wrong_every else (token + 1) % (VOCABULARY - 1) for at, token in enumerate(expected)]
+    await task.feed(0, task.prompt)
+    while not task.ids:
+        await task.hear()
+    while len(task.ids) < count:
+        known = len(task.ids)
+        ahead = guesses[known:][: min(depth, count - known - 1)]
+        await (task.guess(ahead) if ahead else task.feed(len(task.prompt) + known - 1, task.ids[-1:]))
+        while len(task.ids) == known:
+            await task.hear()
+
+
+async def plainly(task: Task, count: int) -> tuple[list[int], dict[int, list[Signed[Leaf]]]]:
+    await task.open()
+    await task.start()
+    ids = list(await task.generate(count))
+    await task.end()
+    return ids, {stage: list(leaves) for stage, leaves in task.leaves.items()}
+
+
+async def forget(net: Network, task: Task) -> None:
+    """Let the very same job be opened again; what the stages signed for it they remember."""
+    await until(lambda: all(node.role._jobs[task.hash].closed for node in net.nodes))
+    for node in net.nodes:
+        await node.role._jobs[task.hash].wait_closed()
+        node.role._jobs.clear()
+        node.role._attempts.clear()
+    task.ids.clear()
+    task.leaves.clear()
+    task.opened.clear()
+
+
+@pytest.mark.parametrize("temperature", [0, 900_000])
+@pytest.mark.parametrize(("stages", "depth", "wrong_every"), [(1, 4, 3), (2, 15, 7), (3, 5, 2), (3, 15, 99), (3, 3, 1)])
+async def test_speculation_gives_the_same_tokens_and_the_same_signed_leaves(
+    tmp_path: Path, stages: int, temperature: int, depth: int, wrong_every: int
+) -> None:
+    async with network(tmp_path, stages=stages) as net, driver(net) as worker:
+        task = worker.task(PROMPT, max_tokens=60, temperature=temperature)
+        ids, leaves = await plainly(task, 45)
+        assert ids == task.expected(45)
+        await forget(net, task)
+        passes = len(net.nodes[0].engine.passes)
+        await task.open()
+        await task.start()
+        await speculate(task, 45, depth=depth, wrong_every=wrong_every)
+        task.check_leaves(await task.end())
+        assert task.ids == ids
+        assert task.leaves == leaves
+        assert all(not node.blames for node in net.nodes)
+        if wrong_every > depth:
+            assert len(net.nodes[0].engine.passes) - passes < 25
+
+
+async def test_speculation_end_before_the_accepted_end_signs_only_what_is_before_it(tmp_path: Path) -> None:
+    async with network(tmp_path) as net, driver(net) as worker:
+        task = worker.task(PROMPT, max_tokens=20)
+        await plainly(task, 4)
+        leaves = {stage: list(each) for stage, each in task.leaves.items()}
+        await forget(net, task)
+        await task.open()
+        await task.start()
+        await task.generate(1)
+        await task.guess(task.expected(9)[1:])
+        while len(task.ids) < 9:
+            await task.hear()
+        del task.ids[4:]  # the fourth one ended the answer, as a stop string does
+        await task.end()
+        assert task.leaves == leaves
+
+
+async def test_speculation_frame_larger_than_a_stages_frames_stays_whole(tmp_path: Path) -> None:
+    async with network(tmp_path, step_rows=4) as net, driver(net) as worker:
+        task = worker.task(PROMPT, max_tokens=30)
+        await task.open()
+        await task.start()
+        await speculate(task, 20, depth=9, wrong_every=8)
+        assert task.ids == task.expected(20)
+        assert max(count for _, start, count in net.nodes[2].engine.calls if start >= len(PROMPT)) == 10
+
+
+async def guessed(task: Task, ids: Sequence[int], *, step: int | None = None, draft: Sequence[int] = ()) -> None:
+    """Send guessed rows with a draft that is not theirs."""
+    at = len(task.prompt) + len(task.ids) - 1
+    sent = pb.Draft(job=task.hash, step=at + 1 if step is None else step, ids=draft)
+    await task.send(task.stages - 1, pb.Frame(draft=sent))
+    await task.send(0, pb.Frame(rows=task.guessed_frame(at, [task.ids[-1], *ids])))
+
+
+async def begun(task: Task) -> int:
+    """Generate one id, guess four of which two are right, and return where the next rows belong."""
+    await task.open()
+    await task.start()
+    await task.generate(1)
+    right = task.expected(3)[1:]
+    await task.guess([*right, 61, 61])
+    while len(task.ids) < 4:
+        await task.hear()
+    return len(task.prompt) + 3
+
+
+CLAIMS: dict[str, Callable[[Task, int], pb.Rows]] = {
+    "more than was sent": lambda task, at: task.rows_frame(at + 4, [1]),
+    "the certain row again": lambda task, at: task.rows_frame(at - 3, [1]),
+    "a row of the prompt again": lambda task, _: task.rows_frame(3, [1]),
+    "beyond the room": lambda task, at: task.guessed_frame(at, [1] * 16),
+    "more than a window": lambda task, at: task.guessed_frame(at, [1] * 17),
+    "speculative and no certain row": lambda task, at: speculative(task.rows_frame(at, [1, 2]), 2),
+    "half of them speculative": lambda task, at: speculative(task.rows_frame(at, [1, 2, 3]), 1),
+    "several and none speculative": lambda task, at: task.rows_frame(at, [1, 2, 3]),
+    "an id outside the vocabulary": lambda task, at: task.guessed_frame(at, [1, VOCABULARY]),
+}
+
+
+def speculative(rows: pb.Rows, count: int) -> pb.Rows:
+    rows.speculative = count
+    return rows
+
+
+@pytest.mark.parametrize("claim", CLAIMS.values(), ids=CLAIMS.keys())
+async def test_speculation_hostile_rows_close_the_workers_link(
+    tmp_path: Path, claim: Callable[[Task, int], pb.Rows]
+) -> None:
+    async with network(tmp_path) as net, driver(net) as worker:
+        task = worker.task(PROMPT, max_tokens=12)
+        at = await begun(task)
+        await task.send(0, pb.Frame(rows=claim(task, at)))
+        await asyncio.wait_for(worker.links[0].wait_closed(), 3)
+        assert [blame.owner for blame in net.nodes[0].blames] == [worker.identity.owner]
+
+
+async def test_speculation_on_a_prompts_rows_closes_the_workers_link(tmp_path: Path) -> None:
+    async with network(tmp_path) as net, driver(net) as worker:
+        task = worker.task(PROMPT, max_tokens=12)
+        await task.open()
+        await task.start()
+        await task.send(0, pb.Frame(rows=task.guessed_frame(0, PROMPT[:9])))
+        await asyncio.wait_for(worker.links[0].wait_closed(), 3)
+        assert [blame.owner for blame in net.nodes[0].blames] == [worker.identity.owner]
+
+
+@pytest.mark.parametrize("offset", [-1, 1])
+async def test_speculation_another_accepted_end_than_the_tails_fails_the_job(tmp_path: Path, offset: int) -> None:
+    """Stages above cannot know better, so no link is closed: the worker hears who contradicts whom."""
+    async with network(tmp_path) as net, driver(net) as worker:
+        task = worker.task(PROMPT, max_tokens=12)
+        at = await begun(task)
+        await task.send(0, pb.Frame(rows=task.rows_frame(at + offset, [1])))
+        fault = await first_fault(task)
+        assert (fault.code, fault.said_by) == ("speculation", net.nodes[2].identity.owner)
+        assert fault.blamed == net.nodes[1].identity.owner
+        assert all(not node.blames for node in net.nodes)
+
+
+@pytest.mark.parametrize(("draft", "step"), [([1], None), ([1, 2, 3], None), ([1, 2], 40), ([1, 2], 42)])
+async def test_speculation_draft_that_does_not_fit_its_rows_fails_the_job(
+    tmp_path: Path, draft: list[int], step: int | None
+) -> None:
+    async with network(tmp_path) as net, driver(net) as worker:
+        task = worker.task(PROMPT, max_tokens=12)
+        await task.open()
+        await task.start()
+        await task.generate(1)
+        await guessed(task, [1, 2], draft=draft, step=step)
+        fault = await first_fault(task)
+        assert (fault.code, fault.said_by) == ("speculation", net.nodes[2].identity.owner)
+
+
+async def test_speculation_without_its_draft_fails_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("plait_node.stage.job._DRAFT_S", 0.1)
+    async with network(tmp_path) as net, driver(net) as worker:
+        task = worker.task(PROMPT, max_tokens=12)
+        await task.open()
+        await task.start()
+        await task.generate(1)
+        await task.send(0, pb.Frame(rows=task.guessed_frame(40, [task.ids[-1], 1])))
+        fault = await first_fault(task)
+        assert (fault.code, fault.said_by) == ("speculation", net.nodes[2].identity.owner)
+
+
+@pytest.mark.parametrize(
+    ("stage", "ids", "times"), [(2, [VOCABULARY], 1), (2, [], 1), (2, [1] * 16, 1), (2, [1], 2), (0, [1], 1)]
+)
+async def test_speculation_hostile_draft_closes_the_workers_link(
+    tmp_path: Path, stage: int, ids: list[int], times: int
+) -> None:
+    async with network(tmp_path) as net, driver(net) as worker:
+        task = worker.task(PROMPT, max_tokens=12)
+        await task.open()
+        await task.start()
+        for _ in range(times):
+            await task.send(stage, pb.Frame(draft=pb.Draft(job=task.hash, step=41, ids=ids)))
+        await asyncio.wait_for(worker.links[stage].wait_closed(), 3)
+        assert [blame.owner for blame in net.nodes[stage].blames] == [worker.identity.owner]
+
+
+async def test_speculation_draft_of_another_workers_job_closes_the_link(tmp_path: Path) -> None:
+    async with network(tmp_path) as net, driver(net) as good, driver(net) as bad:
+        task = good.task(PROMPT, max_tokens=12)
+        await task.open()
+        await task.start()
+        await bad.links[2].send(pb.Frame(draft=pb.Draft(job=task.hash, step=41, ids=[1])))
+        await asyncio.wait_for(bad.links[2].wait_closed(), 3)
+        assert await task.generate(3) == task.expected(3)
+
+
+def done(step: int, count: int, *, speculative: int = 0, accepted: int | None = None) -> StepDone:
+    hashes = [bytes([at]) * 32 for at in range(step, step + (count if accepted is None else accepted))]
+    rows = RowHashes(start=step, hashes=hashes)
+    return StepDone(step=step, count=count, speculative=speculative, data=b"", inputs=rows, outputs=rows, tokens=())
+
+
+def test_speculation_holds_back_all_but_the_certain_row() -> None:
+    state = Speculation(is_tail=False)
+    state.begin(16)
+    assert state.take(done(16, 4))[0].end == 20
+    inputs, _ = state.take(done(20, 5, speculative=4))
+    assert (inputs.start, inputs.end) == (20, 21)
+    for step in (20, 26):
+        with pytest.raises(RowOrderError):
+            state.check(step)
+    state.check(23)
+    released = state.accept(23)
+    assert released is not None
+    assert (released[0].start, released[0].end, state.computed) == (21, 23, 23)
+    assert state.accept(23) is None
+
+
+def test_speculation_tail_knows_where_it_goes_on() -> None:
+    state = Speculation(is_tail=True)
+    state.take(done(0, 5, speculative=4, accepted=3))
+    state.check(3)
+    for step in (1, 2, 4, 5):
+        with pytest.raises(SpeculationError):
+            state.check(step)
+    for step in (0, 6):
+        with pytest.raises(RowOrderError):
+            state.check(step)
