@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
-from plait_model.gguf import find_embedded_model
+from plait_model.gguf import EMBEDDED_MODELS, find_embedded_model
 from plait_model.manifest_build import BuiltModel, build_manifest
 from plait_node.engine import Lane, StageEngine
 from plait_node.engine.lane import WeightType
@@ -25,7 +25,7 @@ def gguf(name: str) -> Path:
 @cache
 def built(name: str) -> BuiltModel:
     """Return its manifest."""
-    return build_manifest(gguf(name), name=name)
+    return build_manifest(gguf(name), name=name, chat_template=EMBEDDED_MODELS[name].chat_template)
 
 
 def whole_engine(

@@ -15,6 +15,9 @@ from typing import Literal, Self
 
 __all__ = ["WORKLOADS", "Peer", "PeerError", "PeerMissingError", "Result", "Workload", "interleaved", "measure"]
 
+# Threads of some peers go on spinning for a while after their work, at the cost of whoever is next.
+_QUIET_S = 1.0
+
 Unit = Literal["new tokens/s", "prompt tokens/s", "s"]
 
 
@@ -156,6 +159,7 @@ def interleaved(
     for workload in workloads:
         runs: dict[int, list[tuple[float, float]]] = {}
         for repeat, (index, peer) in itertools.product(range(repeats + 1), enumerate(peers)):
+            time.sleep(_QUIET_S)
             load = os.getloadavg()[0]
             runs.setdefault(index, []).append((measure(peer, workload, repeat), load))
         for index, peer in enumerate(peers):

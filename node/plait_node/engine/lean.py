@@ -31,7 +31,6 @@ class LeanBlocks:
         shape = weights.shape
         self.weights = weights
         self._shape, self._dtype, self._device = shape, dtype, device
-        self._wide, self._narrow = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
         self._gelu = shape.activation == "gelu_tanh"
         self.kv = KvShape(
             layers=len(weights.blocks), heads=shape.kv_heads, head_dim=shape.head_dim, dtype=dtype, device=device
@@ -81,24 +80,23 @@ class LeanBlocks:
 
     def _attention(self, rows: torch.Tensor, block: BlockWeights, layer: int, batch: _Batch) -> torch.Tensor:
         shape = self._shape
-        queries, keys, values = torch.split(block.qkv.linear(rows), [self._wide, self._narrow, self._narrow], dim=-1)
-        queries = queries.view(-1, shape.heads, shape.head_dim)
-        keys = keys.view(-1, shape.kv_heads, shape.head_dim)
+        joined = block.qkv.linear(rows).view(-1, shape.heads + 2 * shape.kv_heads, shape.head_dim)
+        turning = joined[:, : -shape.kv_heads]
         if block.query_norm is not None and block.key_norm is not None:
-            queries, keys = self._normed(queries, block.query_norm), self._normed(keys, block.key_norm)
-        queries, keys = (_rotated(part, *batch.rotations[block.rope]).to(self._dtype) for part in (queries, keys))
-        values = values.view(-1, shape.kv_heads, shape.head_dim)
-        out = torch.empty_like(queries)
+            queries, keys = turning[:, : shape.heads], turning[:, shape.heads :]
+            turning = torch.cat((self._normed(queries, block.query_norm), self._normed(keys, block.key_norm)), dim=1)
+        turned = _rotated(turning, *batch.rotations[block.rope]).to(self._dtype)
+        queries, keys, values = turned[:, : shape.heads], turned[:, shape.heads :], joined[:, -shape.kv_heads :]
+        kept = torch.stack((keys, values)).transpose(1, 2)
+        made: list[torch.Tensor] = []
         at = 0
         for span in batch.spans:
-            piece = slice(at, at + span.count)
-            at += span.count
-            kept_keys, kept_values = span.cache.rows[layer, :, 0]
-            end = span.start + span.count
-            kept_keys[:, span.start : end] = keys[piece].transpose(0, 1)
-            kept_values[:, span.start : end] = values[piece].transpose(0, 1)
-            out[piece] = self.mixed(queries[piece], kept_keys, kept_values, block.window, span)
-        return out.flatten(1)
+            end = at + span.count
+            planes = span.cache.rows[layer, :, 0]
+            planes[:, :, span.start : span.start + span.count] = kept[:, :, at:end]
+            made.append(self.mixed(queries[at:end], planes[0], planes[1], block.window, span))
+            at = end
+        return (made[0] if len(made) == 1 else torch.cat(made)).flatten(1)
 
     def mixed(
         self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, window: int, span: Span
@@ -143,4 +141,5 @@ class LeanBlocks:
 
 def _rotated(part: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> torch.Tensor:
     low, high = part.chunk(2, dim=-1)
-    return torch.cat((low * cosine - high * sine, high * cosine + low * sine), dim=-1)
+    first = torch.addcmul(low * cosine, high, sine, value=-1)
+    return torch.cat((first, torch.addcmul(high * cosine, low, sine)), dim=-1)

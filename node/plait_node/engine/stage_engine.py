@@ -239,11 +239,12 @@ class StageEngine:
             return [None] * len(inputs)
         ends = np.cumsum([len(given.rows) for given in inputs])
         wanted = [row for end, count in zip(ends, counts, strict=True) for row in range(end - count, end)]
-        pieces = torch.split(self.blocks.logits(hidden[wanted]), counts)
+        logits = self.blocks.logits(hidden[wanted])
         if all(given.best for given in inputs):
-            pieces = torch.split(_best(torch.cat(pieces)), counts)  # one wait for the device instead of many
+            pieces = torch.split(_best(logits), counts)  # one wait for the device instead of many
         else:
-            pieces = [_best(piece) if given.best else piece for given, piece in zip(inputs, pieces, strict=True)]
+            pairs = zip(inputs, torch.split(logits, counts), strict=True)
+            pieces = [_best(piece) if given.best else piece for given, piece in pairs]
         return [piece.numpy(force=True) if len(piece) else None for piece in pieces]
 
     def _checked(self, given: StepInput) -> JobCache:
@@ -272,10 +273,16 @@ class StageEngine:
 
 
 def _best(logits: torch.Tensor) -> torch.Tensor:
-    """Return the lowest id of the greatest logit of each row, the vocabulary's size where there is none for a NaN."""
+    """Return the lowest id of the greatest logit of each row, the vocabulary's size where that is not finite."""
     size = logits.shape[-1]
+    if logits.device.type == "cpu":
+        rows = logits.numpy()
+        best = rows.argmax(axis=-1)  # the first of equals; that of a NaN, where there is one
+        return torch.as_tensor(np.where(np.isfinite(rows[np.arange(len(rows)), best]), best, size))
     ids = torch.arange(size, device=logits.device)
-    return torch.where(logits == logits.amax(dim=-1, keepdim=True), ids, size).amin(dim=-1).cpu()
+    greatest = logits.amax(dim=-1, keepdim=True)
+    best = torch.where(logits == greatest, ids, size).amin(dim=-1)
+    return torch.where(greatest[:, 0].isfinite(), best, size).cpu()
 
 
 def _joined(pieces: Sequence[Rows]) -> torch.Tensor:

@@ -127,11 +127,12 @@ inline void add_normalised(const float* x, const float* scale, float eps, int n,
   for (int k = 0; k < n; k++) y[k] += x[k] * by * scale[k];
 }
 
-// Fills what the kernels of this matrix read: bf16 of the row and the sums of its groups.
-inline void prepare(const Matrix& a, const Acts& x, long row) {
-  const float* f = x.f + row * a.cols;
+// Fills what the kernels of this matrix read of a row of activations: fp32, or bf16 and the sums of its groups.
+inline void prepare(const Matrix& a, const Acts& x, long row, const float* from = nullptr) {
+  const float* f = from ? from : x.f + row * a.cols;
   if (a.kind != F32)
     for (int k = 0; k < a.cols; k++) x.b[row * a.cols + k] = to_bf16(f[k]);
+  if (from && (a.kind == F32 || !PLAIT_BF16)) std::memcpy(x.f + row * a.cols, from, sizeof(float) * a.cols);
   if (a.kind == I4)
     for (int g = 0; g < a.cols / GROUP; g++) {
       float total = 0;
@@ -150,32 +151,29 @@ inline void rotate(float* x, const float* cosine, const float* sine, int half) {
 
 constexpr int QUERIES = 32;  // rows of one job that look at its keys together
 
-// out[m] += sum over t of weights[m][t] values[t], for M rows of weights and up to 64 columns from `k` on.
-template <int M, class T>
-void mix_values(const float* const* weights, const T* values, long seen, int width, int k, float* const* out) {
-  const int parts = width - k < 64 ? (width - k) / 16 : 4;
-  v16 acc[M][4] = {};
-  for (long t = 0; t < seen; t++)
-    for (int j = 0; j < parts; j++) {
-      v16 v = load(values + t * width + k + j * 16);
-      hold(v);
-      for (int m = 0; m < M; m++) acc[m][j] += weights[m][t] * v;
-    }
-  for (int m = 0; m < M; m++)
-    for (int j = 0; j < parts; j++) {
-      const v16 mean = acc[m][j];
-      std::memcpy(out[m] + k + j * 16, &mean, sizeof mean);
-    }
-}
-
-template <int M, class T>
-void mix_rows(const float* const* weights, const T* values, long seen, int width, float* const* out) {
+// out[m] = sum over t of weights[m][t] values[t], for M rows of weights.
+template <int M>
+void mix_rows(const float* const* weights, const float* values, long seen, int width, float* const* out) {
   int k = 0;
-  for (; k + 16 <= width; k += 64) mix_values<M>(weights, values, seen, width, k, out);
+  for (; k + 16 <= width; k += 64) {
+    const int parts = width - k < 64 ? (width - k) / 16 : 4;
+    v16 acc[M][4] = {};
+    for (long t = 0; t < seen; t++)
+      for (int j = 0; j < parts; j++) {
+        v16 v = load(values + t * width + k + j * 16);
+        hold(v);
+        for (int m = 0; m < M; m++) acc[m][j] += weights[m][t] * v;
+      }
+    for (int m = 0; m < M; m++)
+      for (int j = 0; j < parts; j++) {
+        const v16 mean = acc[m][j];
+        std::memcpy(out[m] + k + j * 16, &mean, sizeof mean);
+      }
+  }
   for (k = width & ~15; k < width; k++)
     for (int m = 0; m < M; m++) {
       float acc = 0;
-      for (long t = 0; t < seen; t++) acc += weights[m][t] * one(values + t * width + k);
+      for (long t = 0; t < seen; t++) acc += weights[m][t] * values[t * width + k];
       out[m][k] = acc;
     }
 }
@@ -207,7 +205,7 @@ struct Copy {
 class Pass {
  public:
   Pass(const Model& m, const Span* spans, int count, float* x, Buffers& b, int n)
-      : m_(m), spans_(spans), x_(x), b_(b), n_(n), q_(m.heads * m.head_dim), k_(m.kv_heads * m.head_dim) {
+      : m_(m), spans_(spans), x_(x), b_(b), n_(n), few_(n > 64 ? 8 : 1), q_(m.heads * m.head_dim), k_(m.kv_heads * m.head_dim) {
     const int widest = std::max({m.hidden, m.inner, q_});
     b.normed.resize(size_t(n) * widest);
     b.low.resize(size_t(n) * widest);
@@ -230,7 +228,7 @@ class Pass {
 
   void run(Team::Member& team) {
     const int half = m_.head_dim / 2;
-    team.share(n_, 1, [&](long from, long to) {
+    team.share(n_, few_, [&](long from, long to) {
       for (long row = from; row < to; row++)
         for (int kind = 0; kind < 2; kind++)
           for (int k = 0; k < half && m_.frequencies[kind]; k++) {
@@ -247,7 +245,7 @@ class Pass {
 
   void norm(Team::Member& team, const float* scale, const Matrix& next) {
     const Acts x = acts(next);
-    team.share(n_, 1, [&](long from, long to) {
+    team.share(n_, few_, [&](long from, long to) {
       for (long row = from; row < to; row++) {
         normalise(x_ + row * m_.hidden, scale, m_.eps, m_.hidden, x.f + row * m_.hidden);
         prepare(next, x, row);
@@ -269,7 +267,7 @@ class Pass {
         });
     });
     if (!after) return;
-    team.share(n_, 1, [&](long from, long to) {
+    team.share(n_, few_, [&](long from, long to) {
       for (long row = from; row < to; row++) add_normalised(made + row * wide, after, m_.eps, wide, x_ + row * wide);
     });
   }
@@ -283,15 +281,19 @@ class Pass {
     team.share(k.qkv.rows, 32, [&](long from, long to) {
       product(k.qkv, from, to, x, n_, Copy{b_.qkv.data(), width});
     });
-    team.share(long(n_) * m_.kv_heads, 1, [&](long from, long to) {
+    team.share(long(n_) * m_.kv_heads, few_ * m_.kv_heads, [&](long from, long to) {
       for (long task = from; task < to; task++) keep<T>(k, at, task / m_.kv_heads, int(task % m_.kv_heads));
     });
     const Acts y = acts(k.out);
-    team.share(long(b_.groups.size()) * m_.heads, 1, [&](long from, long to) {
-      for (long task = from; task < to; task++) mix<T>(k, at, b_.groups[task / m_.heads], int(task % m_.heads), y.f);
+    // Heads that share keys go together where there is enough to do, and apart where threads would go idle.
+    const long groups = b_.groups.size();
+    const int each = groups * m_.kv_heads < 8 ? 1 : m_.heads / m_.kv_heads, parts = m_.heads / each;
+    team.share(groups * parts, 1, [&](long from, long to) {
+      for (long task = from; task < to; task++)
+        mix<T>(k, at, b_.groups[task / parts], int(task % parts) * each, each, y.f);
     });
     if (k.out.kind != F32)
-      team.share(n_, 1, [&](long from, long to) {
+      team.share(n_, few_, [&](long from, long to) {
         for (long row = from; row < to; row++) prepare(k.out, y, row);
       });
     add(team, k.out, k.after_attention_norm);
@@ -315,39 +317,67 @@ class Pass {
     for (int i = 0; i < d; i++) store(to + i, key[k_ + i]);
   }
 
-  // Attention of one head for a group of rows of one job: scores of all keys that any of them sees, then each its own.
+  // Attention of `each` heads that share keys, for a group of rows of one job: scores of all keys that any of the rows
+  // sees, then each row its own.
   template <class T>
-  void mix(const Block& k, int at, Group rows, int head, float* out) {
-    const int d = m_.head_dim;
-    static thread_local std::vector<float> queries, scores;
+  void mix(const Block& k, int at, Group rows, int head, int each, float* out) {
+    const int d = m_.head_dim, n = rows.count * each, group = head / (m_.heads / m_.kv_heads);
+    static thread_local std::vector<float> queries, scores, wide;
     static thread_local std::vector<uint16_t> low;
-    queries.resize(QUERIES * d);
-    low.resize(QUERIES * d);
+    queries.resize(size_t(n) * d);
+    low.resize(size_t(n) * d);
     const Acts q{queries.data(), low.data(), nullptr, d};
     const Span& span = spans_[b_.owner[rows.from]];
     const int64_t end = b_.position[rows.from] + rows.count;
     const int64_t begin = seen_from(k, b_.position[rows.from]), seen = end - begin;
-    const int64_t place = ((int64_t(at) * 2 * m_.kv_heads + head / (m_.heads / m_.kv_heads)) * span.room + begin) * d;
-    const T* keys = static_cast<const T*>(span.kv) + place;
+    const T* keys = static_cast<const T*>(span.kv) + ((int64_t(at) * 2 * m_.kv_heads + group) * span.room + begin) * d;
     const Matrix a{keys, nullptr, nullptr, nullptr, nullptr, int32_t(seen), d, sizeof(T) == 2 ? BF16 : F32, 0};
-    for (int i = 0; i < rows.count; i++) {
-      std::memcpy(queries.data() + i * d, turned_query(k, rows.from + i, head), sizeof(float) * d);
+    scores.resize(size_t(n) * seen);
+    std::vector<const float*>& weights = weights_of_thread(n);
+    std::vector<float*>& to = places_of_thread(n);
+    for (int i = 0; i < n; i++) {
+      const long row = rows.from + i / each;
+      std::memcpy(queries.data() + i * d, turned_query(k, row, head + i % each), sizeof(float) * d);
       prepare(a, q, i);
-    }
-    scores.resize(QUERIES * seen);
-    product(a, 0, seen, q, rows.count, Copy{scores.data(), long(seen)});
-    const float* weights[QUERIES];
-    float* to[QUERIES];
-    for (int i = 0; i < rows.count; i++) {
-      const int64_t position = b_.position[rows.from + i];
-      soften(scores.data() + i * seen, seen, seen_from(k, position) - begin, position + 1 - begin, m_.attention_scale);
       weights[i] = scores.data() + i * seen;
-      to[i] = out + (rows.from + i) * q_ + head * d;
+      to[i] = out + row * q_ + (head + i % each) * d;
     }
-    const T* values = keys + int64_t(m_.kv_heads) * span.room * d;
+    product(a, 0, seen, q, n, Copy{scores.data(), long(seen)});
+    for (int i = 0; i < n; i++) {
+      const int64_t position = b_.position[rows.from + i / each];
+      soften(scores.data() + i * seen, seen, seen_from(k, position) - begin, position + 1 - begin, m_.attention_scale);
+    }
+    const float* values = widened(keys + int64_t(m_.kv_heads) * span.room * d, seen * d, wide);
     int i = 0;
-    for (; i + 4 <= rows.count; i += 4) mix_rows<4>(weights + i, values, seen, d, to + i);
-    for (; i < rows.count; i++) mix_rows<1>(weights + i, values, seen, d, to + i);
+    for (; i + 6 <= n; i += 6) mix_rows<6>(&weights[i], values, seen, d, &to[i]);
+    for (; i + 3 <= n; i += 3) mix_rows<3>(&weights[i], values, seen, d, &to[i]);
+    for (; i < n; i++) mix_rows<1>(&weights[i], values, seen, d, &to[i]);
+  }
+
+  static std::vector<const float*>& weights_of_thread(int n) {
+    static thread_local std::vector<const float*> made;
+    made.resize(n);
+    return made;
+  }
+
+  static std::vector<float*>& places_of_thread(int n) {
+    static thread_local std::vector<float*> made;
+    made.resize(n);
+    return made;
+  }
+
+  // Values in fp32: as they lie, or widened once for all rows that read them.
+  static const float* widened(const float* values, long, std::vector<float>&) { return values; }
+
+  static const float* widened(const uint16_t* values, long count, std::vector<float>& spare) {
+    if (long(spare.size()) < count) spare.resize(count * 2);
+    long i = 0;
+    for (; i + 16 <= count; i += 16) {
+      const v16 v = load(values + i);
+      std::memcpy(spare.data() + i, &v, sizeof v);
+    }
+    for (; i < count; i++) spare[i] = one(values + i);
+    return spare.data();
   }
 
   static int64_t seen_from(const Block& k, int64_t position) {
@@ -381,11 +411,8 @@ class Pass {
       });
     });
     const Acts y = acts(k.down);
-    team.share(n_, 1, [&](long from, long to) {
-      for (long row = from; row < to; row++) {
-        std::memcpy(y.f + row * inner, made + row * inner, sizeof(float) * inner);
-        prepare(k.down, y, row);
-      }
+    team.share(n_, few_, [&](long from, long to) {
+      for (long row = from; row < to; row++) prepare(k.down, y, row, made + row * inner);
     });
   }
 
@@ -399,7 +426,7 @@ class Pass {
   const Span* spans_;
   float* x_;
   Buffers& b_;
-  const int n_, q_, k_;
+  const int n_, few_, q_, k_;  // few_: rows of a piece where each row is little work
 };
 
 static Buffers& buffers() {
