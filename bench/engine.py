@@ -170,17 +170,20 @@ def main() -> None:
     parser.add_argument("--model", nargs="+", choices=models.NAMES, default=list(models.NAMES))
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--skip-methods", action="store_true", help="peers only")
+    parser.add_argument("--only", choices=("peers", "methods"), help="half of it; the other half of the file stays")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    found: dict[str, Any] = {"machine": _machine(given.threads), "targets": dict(TARGETS), "ratios": {}}
-    for model in given.model:
+    found: dict[str, Any] = {"ratios": {}}
+    if given.only and given.out.is_file():
+        found = json.loads(given.out.read_text(encoding="utf-8"))
+    found.update(machine=_machine(given.threads), targets=dict(TARGETS))
+    for model in given.model if given.only != "methods" else ():
         ratios, figures = against_peers(model, threads=given.threads, repeats=given.repeats)
         prefix = "" if model == models.NAMES[0] else f"{model}/"
         found["ratios"].update({f"{prefix}{name}": ratio for name, ratio in ratios.items()})
         found[model] = figures
         _write(found, given.out)
-    if not given.skip_methods:
+    if given.only != "peers":
         ratios, figures = methods_off_on.run(threads=given.threads, repeats=given.repeats)
         found["ratios"].update(ratios)
         found["methods"] = figures

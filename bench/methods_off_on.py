@@ -34,7 +34,7 @@ CHUNK: Final = 64
 LONG: Final = 1_500
 DEPTH: Final = 10
 REPETITIVE: Final = (
-    "Copy this list three times, exactly.\n- red apples, green pears, blue plums and yellow lemons\n"
+    "- red apples, green pears, blue plums and yellow lemons\n"
     "- three hens, two ducks and one goose in the yard behind the old barn\n"
     "- every morning at seven the baker opens the door and lights the oven\n"
 )
@@ -193,9 +193,7 @@ def _batching(engine: StageEngine, repeats: int) -> dict[str, Any]:
 def _lookup(engine: StageEngine, repeats: int) -> dict[str, Any]:
     route = LocalRoute([engine], profile="bf16", margins=False)
     encode = Tokenizer.from_str(models.built(MODEL).tokenizer_json.decode()).encode
-    repetitive = [
-        f"<|im_start|>user\n{REPETITIVE}<|im_end|>\n<|im_start|>assistant\n" + 2 * REPETITIVE.partition("\n")[2]
-    ]
+    repetitive = [4 * REPETITIVE]  # a text that repeats itself, as code, tables and quoted documents do
     prose = [f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n" for text in PROSE]
 
     def rate(texts: Sequence[str], methods: Mapping[str, int]) -> Callable[[int], float]:

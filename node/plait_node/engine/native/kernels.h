@@ -301,6 +301,17 @@ inline void tile_i4(const Matrix& a, long row, const Acts& x, int at, float (*ou
       }
     }
   }
+  for (int g = 0; g < groups; g += 16) {
+    const __mmask16 mask = groups - g < 16 ? (1 << (groups - g)) - 1 : 0xffff;
+    for (int m = 0; m < M; m++) {
+      const __m512 s = _mm512_maskz_loadu_ps(mask, x.sums + long(at + m) * groups + g);
+      for (int r = 0; r < R; r++) {
+        const __m512 l = _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, least + r * groups + g));
+        acc[r][m] = (v16)_mm512_fmadd_ps(l, s, (__m512)acc[r][m]);
+      }
+    }
+  }
+  put<R, M>(acc, out);
 #else
   const float* v = x.f + long(at) * a.cols;
   for (int k = 0; k < a.cols; k += 16) {
@@ -313,13 +324,13 @@ inline void tile_i4(const Matrix& a, long row, const Acts& x, int at, float (*ou
       for (int m = 0; m < M; m++) acc[r][m] += wide * load(v + long(m) * a.cols + k);
     }
   }
-#endif
   put<R, M>(acc, out);
   for (int r = 0; r < R; r++)
     for (int g = 0; g < groups; g++) {
       const float l = half(least[r * groups + g]);
       for (int m = 0; m < M; m++) out[m][r] += l * x.sums[long(at + m) * groups + g];
     }
+#endif
 }
 
 template <int R, int M>
