@@ -15,6 +15,7 @@ import statistics
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -72,7 +73,19 @@ def measure(route: LocalRoute, grid: Grid) -> dict[str, Any]:
         }
         for method in grid.methods(1)
     }
-    return {"grid": asdict(grid), "load": os.getloadavg()[0], "cells": table, "winners": winners(table)}
+    return {"grid": asdict(grid), "load": os.getloadavg()[0], "cells": table, **findings(winners(table))}
+
+
+def findings(best: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
+    """Return the winners, where they change, and whether it is as the paper says: combined first, cache later."""
+    batches = list(best)
+    changes = {
+        kind: [batch for before, batch in pairwise(batches) if best[before][kind] != best[batch][kind]]
+        for kind in ("latency", "throughput")
+    }
+    first, last = best[batches[0]], best[batches[-1]]
+    holds = {kind: first[kind] == "all combined" and last[kind] == "prefix caching" for kind in changes}
+    return {"winners": dict(best), "winner_changes_at": changes, "combined_small_prefix_large_holds": holds}
 
 
 def winners(table: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, dict[str, str]]:
