@@ -14,6 +14,7 @@ from plait.chain.deployments import Deployment
 from plait.chain.reader import ChainReader
 from plait.chain.writer import ChainWriter
 from plait.protocol.ids import address, to_hex
+from plait.protocol.manifest import FP32_STRICT, PROFILES
 from plait.protocol.typed import Key
 from plait_node.config import load
 from plait_node.errors import ConfigError
@@ -46,18 +47,28 @@ def init(home: Annotated[Path, typer.Argument(help="Folder for keys and journal;
 
 @app.command()
 def publish(
-    model: Annotated[str, typer.Argument(help="Name of an embedded model, or path of a GGUF file.")],
+    model: Annotated[
+        str, typer.Argument(help="Name of an embedded model, or path of a GGUF file or a folder of safetensors.")
+    ],
     models: Annotated[Path, typer.Option("--models", help="Folder that gets the model's manifest and tokenizer.")],
     rpc: Rpc,
     deployment: DeploymentFile,
     owner_key_file: OwnerKey,
+    profile: Annotated[
+        list[str] | None,
+        typer.Option(help="Numerics it may be served under: fp32-strict (default), bf16, int8, int4. May be repeated."),
+    ] = None,
 ) -> None:
     """Build a model's manifest from its weights and register it on chain."""
+    unknown = sorted(set(profile or ()) - set(PROFILES))
+    if unknown:
+        raise ConfigError(f"unknown profile {', '.join(unknown)}; there are {', '.join(PROFILES)}")
+    chosen = [PROFILES[name] for name in dict.fromkeys(profile or [FP32_STRICT.name])]
     from plait_node.models import publish as publish_model  # noqa: PLC0415 -- torch loads for the commands that run a model
 
     async def run() -> None:
         async with await ChainReader.connect(rpc, Deployment.load(deployment)) as reader:
-            done = await publish_model(model, models, ChainWriter(reader, _key(owner_key_file)))
+            done = await publish_model(model, models, ChainWriter(reader, _key(owner_key_file)), profiles=chosen)
             typer.echo(f"{to_hex(done.model_id)}")
 
     asyncio.run(run())

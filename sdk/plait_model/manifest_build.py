@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from plait.protocol.ids import keccak
-from plait.protocol.manifest import FP32_STRICT, Manifest, Tensor, weights_root
+from plait.protocol.manifest import FP32_STRICT, Manifest, Profile, Tensor, weights_root
 from plait_model.configs import transformers_config
 from plait_model.decoder_form import DecoderForm, check_form
 from plait_model.families import find_family
@@ -30,7 +31,13 @@ class BuiltModel:
     tensors: tuple[Tensor, ...]
 
 
-def build_manifest(path: Path, *, name: str | None = None, chat_template: str | None = None) -> BuiltModel:
+def build_manifest(
+    path: Path,
+    *,
+    name: str | None = None,
+    chat_template: str | None = None,
+    profiles: Sequence[Profile] = (FP32_STRICT,),
+) -> BuiltModel:
     """Build the manifest of a GGUF file, or of a folder with config.json, tokenizer.json and safetensors.
 
     `name` is the file's own by default; `chat_template` stands in where there is none, as with base models.
@@ -56,7 +63,7 @@ def build_manifest(path: Path, *, name: str | None = None, chat_template: str | 
             end_tokens=facts.end_tokens,
             weights=weights_root(tensors),
             licence=facts.licence,
-            profiles=(FP32_STRICT,),
+            profiles=tuple(profiles),
         )
         _check_runs(file, manifest)
     return BuiltModel(

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 from plait.protocol.ids import Hash
+from plait.protocol.manifest import Manifest, Profile
 from plait_node.app.base import Base, background
 from plait_node.chain_requests import OpenRequests
 from plait_node.config import StageConfig
@@ -26,7 +27,7 @@ log = logging.getLogger(__name__)
 async def run(base: Base, config: StageConfig) -> AsyncGenerator[dict[str, object]]:
     """Serve a range of blocks for as long as the block lasts."""
     engine = await asyncio.to_thread(_engine, base, config)
-    profile = engine.manifest.profiles[0].profile_id
+    profile = _profile(engine.manifest, config).profile_id
     certificate = base.home.certificate()
     identity = PeerIdentity(owner=base.config.owner, key=base.key, certificate=certificate, domain=base.domain)
     claimer = base.claimer()
@@ -65,12 +66,7 @@ async def run(base: Base, config: StageConfig) -> AsyncGenerator[dict[str, objec
 
 def _engine(base: Base, config: StageConfig) -> StageEngine:
     stored = base.store.open(config.model)
-    profile = stored.manifest.profiles[0]
-    if config.weights != profile.weights:
-        raise ConfigError(
-            f'weights = "{config.weights}": this model is served under profile {profile.name}, under which answers are '
-            f'judged as those of {profile.weights} weights; set weights = "{profile.weights}" in [stage]'
-        )
+    _profile(stored.manifest, config)
     return StageEngine(
         stored.weights(),
         stored.manifest,
@@ -81,6 +77,18 @@ def _engine(base: Base, config: StageConfig) -> StageEngine:
         tensors=stored.tensors,
         lane=Lane(weights=config.weights, threads=config.threads, compiled=config.compiled),
     )
+
+
+def _profile(manifest: Manifest, config: StageConfig) -> Profile:
+    """Return the profile that weights of this type are served, and judged, under; raise `ConfigError`."""
+    found = next((profile for profile in manifest.profiles if profile.weights == config.weights), None)
+    if found is None:
+        served = ", ".join(f"{profile.name} ({profile.weights})" for profile in manifest.profiles)
+        raise ConfigError(
+            f'weights = "{config.weights}": no profile of this model judges answers as those of such weights; set '
+            f"weights in [stage] to those of one of its profiles: {served}"
+        )
+    return found
 
 
 def _announced(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from plait.chain.reader import ModelInfo
 from plait.chain.writer import ChainWriter, TxResult
 from plait.protocol.ids import Hash, to_hex
+from plait.protocol.manifest import FP32_STRICT, Profile
 from plait_model.gguf import EMBEDDED_MODELS, find_embedded_model
 from plait_node.models.errors import ModelTakenError
 from plait_node.models.store import ModelStore, Source, StoredModel
@@ -29,32 +31,41 @@ class PublishedModel:
         return self.stored.model_id
 
 
-async def publish(model: str | Path, folder: Path, writer: ChainWriter, *, uri: str = "") -> PublishedModel:
+async def publish(
+    model: str | Path,
+    folder: Path,
+    writer: ChainWriter,
+    *,
+    uri: str = "",
+    profiles: Sequence[Profile] = (FP32_STRICT,),
+) -> PublishedModel:
     """Publish an embedded model by name, or a GGUF file or a folder of safetensors by path; safe to repeat.
+
+    The profiles are part of the model's id: other profiles make it another model.
 
     Raises:
         ModelError: the file is missing, damaged or unsupported.
         ModelTakenError: the chain holds this id with other facts.
         ChainError: the transaction failed.
     """
-    stored = await asyncio.to_thread(prepare, model, folder)
+    stored = await asyncio.to_thread(prepare, model, folder, profiles=profiles)
     known = await writer.reader.model(stored.model_id)
     if known is not None:
         _check(stored, known)
         return PublishedModel(stored=stored, transaction=None)
-    profiles = [profile.profile_id for profile in stored.manifest.profiles]
-    done = await writer.publish_model(stored.model_id, stored.manifest.blocks, profiles, uri)
+    ids = [profile.profile_id for profile in stored.manifest.profiles]
+    done = await writer.publish_model(stored.model_id, stored.manifest.blocks, ids, uri)
     return PublishedModel(stored=stored, transaction=done)
 
 
-def prepare(model: str | Path, folder: Path) -> StoredModel:
+def prepare(model: str | Path, folder: Path, *, profiles: Sequence[Profile] = (FP32_STRICT,)) -> StoredModel:
     """Build a model's folder without a chain; raise `ModelError` if the file cannot be used."""
     from plait_model.manifest_build import build_manifest  # noqa: PLC0415 -- torch loads only where a model is built
 
     embedded = str(model) if str(model) in EMBEDDED_MODELS else None
     path = find_embedded_model(embedded) if embedded else _file(model)
     template = EMBEDDED_MODELS[embedded].chat_template if embedded else None
-    built = build_manifest(path, name=embedded, chat_template=template)
+    built = build_manifest(path, name=embedded, chat_template=template, profiles=profiles)
     return ModelStore(folder).save(
         built.manifest,
         tokenizer_json=built.tokenizer_json,

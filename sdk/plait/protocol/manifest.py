@@ -53,6 +53,19 @@ FP32_STRICT = Profile(
 )
 
 
+def _rounded(weights: str) -> Profile:
+    """Return the profile of weights rounded to a type; sums are fp32, and rows travel in fp32."""
+    return Profile(
+        name=weights, weights=weights, accumulate="fp32", prefill_codec="fp32", decode_codec="fp32", sampler="plait/1"
+    )
+
+
+# What a model may be published under, by name; which of them a job may run under is its payer's to say.
+PROFILES: Mapping[str, Profile] = {
+    profile.name: profile for profile in (FP32_STRICT, _rounded("bf16"), _rounded("int8"), _rounded("int4"))
+}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tensor:
     """One weight tensor as it lies in its file."""

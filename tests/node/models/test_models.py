@@ -13,6 +13,7 @@ from tests.model.tiny import write_tiny
 
 from plait.chain.reader import ModelInfo
 from plait.protocol.ids import ADDRESS_ZERO, Hash, keccak, to_hex
+from plait.protocol.manifest import PROFILES
 from plait_model.errors import GgufError, ModelNotFoundError
 from plait_node.models import ModelStore, prepare, publish
 from plait_node.models.errors import (
@@ -196,3 +197,13 @@ def test_models_package_loads_without_torch() -> None:
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60)
 
     assert done.stdout.strip() == "[]"
+
+
+def test_prepare_with_more_profiles_makes_another_model(tmp_path: Path) -> None:
+    path = write_tiny(tmp_path / "tiny.gguf")
+    strict = prepare(path, tmp_path / "one")
+    both = prepare(path, tmp_path / "two", profiles=[PROFILES["fp32-strict"], PROFILES["bf16"]])
+
+    assert [profile.name for profile in both.manifest.profiles] == ["fp32-strict", "bf16"]
+    assert strict.model_id != both.model_id
+    assert len({profile.profile_id for profile in PROFILES.values()}) == len(PROFILES)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -8,7 +9,8 @@ import pytest
 from tests.node.stage.tiny import MANIFEST
 
 from plait.protocol.ids import to_hex
-from plait_node.app.stage import _engine
+from plait.protocol.manifest import PROFILES
+from plait_node.app.stage import _engine, _profile
 from plait_node.config import StageConfig
 from plait_node.errors import ConfigError
 
@@ -29,6 +31,15 @@ def test_lane_with_other_weights_than_the_profiles_is_refused_with_the_reason(tm
     base = SimpleNamespace(store=SimpleNamespace(open=lambda _: stored))
     with pytest.raises(ConfigError, match="fp32-strict"):
         _engine(base, config(weights=weights))  # type: ignore[arg-type]
+
+
+def test_lane_serves_the_profile_of_its_weights() -> None:
+    both = replace(MANIFEST, profiles=(PROFILES["fp32-strict"], PROFILES["int8"]))
+
+    assert _profile(both, config(weights="int8")).name == "int8"
+    assert _profile(both, config()).name == "fp32-strict"
+    with pytest.raises(ConfigError, match=r"fp32-strict \(fp32\), int8 \(int8\)"):
+        _profile(both, config(weights="bf16"))
 
 
 @pytest.mark.parametrize("changed", [{"batch_rows": 0}, {"step_seconds": 0}, {"step_seconds": 11}, {"weights": "fp8"}])
