@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.model.tiny_families import write_family
 from tests.node.engine.family import family, greedy
 
 from plait_node.engine import Lane
@@ -195,3 +196,39 @@ def test_cache_lies_in_the_home_unless_xdg_says_otherwise(tmp_path: Path, monkey
     monkeypatch.setenv("XDG_CACHE_HOME", os.fspath(tmp_path / "else"))
 
     assert build.cache_folder() == tmp_path / "else" / "plait"
+
+
+LIMITED = """
+import sys
+sys.path.insert(0, sys.argv[2])
+import numpy as np
+from pathlib import Path
+from plait.protocol.ids import keccak
+from plait_model.manifest_build import build_manifest
+from plait_node.engine import Lane, StageEngine
+path = Path(sys.argv[1])
+built = build_manifest(path)
+lane = Lane(threads=3)
+engine = StageEngine(path, built.manifest, first=0, last=built.manifest.blocks, kv_steps=64, lane=lane)
+assert engine.blocks.wait(100)
+engine.open(keccak(b"job"), 32)
+print(engine.step_one(keccak(b"job"), 0, np.arange(20), best=True).best[0])
+"""
+
+
+@needs_compiler
+def test_fewer_threads_than_asked_for_are_enough(tmp_path: Path) -> None:
+    path = write_family(tmp_path, "llama")
+    answers = [
+        subprocess.run(
+            [sys.executable, "-c", LIMITED, str(path), str(Path(__file__).parents[3])],
+            env={**os.environ, **limit},
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=100,
+        ).stdout
+        for limit in ({}, {"OMP_THREAD_LIMIT": "1"})
+    ]
+
+    assert answers[0] == answers[1]

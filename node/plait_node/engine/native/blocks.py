@@ -1,4 +1,4 @@
-"""Run a few rows through a range of blocks in one compiled call; long prompts go through torch."""
+"""Run rows through a range of blocks in one compiled call."""
 
 from __future__ import annotations
 
@@ -22,8 +22,6 @@ __all__ = ["NativeBlocks"]
 
 _log = logging.getLogger(__name__)
 
-# Rows of one pass that compiled code takes; from there on torch's matrix kernels win (bench/NOTES.md).
-_MOST_ROWS: Final = 100_000
 _POINTERS: Final = (
     "attention_norm",
     "mlp_norm",
@@ -79,7 +77,7 @@ class _Span(ctypes.Structure):
 
 
 class NativeBlocks:
-    """`LeanBlocks`, with compiled code for passes of few rows from when it is built; until then torch serves alone."""
+    """`LeanBlocks` until compiled code is built, and that from then on."""
 
     def __init__(self, lean: LeanBlocks, *, threads: int) -> None:
         self._lean = lean
@@ -118,21 +116,21 @@ class NativeBlocks:
         """Return fp32 rows; see `Blocks`."""
         rows = self._lean.embed(given)
         library = self._library
-        if library is None or len(rows) > _MOST_ROWS:
+        if library is None:
             return self._lean.run(rows, spans)
         out = rows.contiguous() if rows is not given else rows.clone()
         listed = (_Span * len(spans))(
             *(_Span(span.cache.rows.data_ptr(), span.cache.room, span.start, span.count) for span in spans)
         )
-        library.plait_forward(
-            ctypes.byref(self._model), listed, len(spans), ctypes.c_void_p(out.data_ptr()), self.threads
-        )
+        model, place = ctypes.byref(self._model), ctypes.c_void_p(out.data_ptr())
+        if library.plait_forward(model, listed, len(spans), place, self.threads):
+            raise MemoryError(f"there is no memory for {len(rows)} rows; give fewer at once")
         return out
 
     def logits(self, rows: torch.Tensor) -> torch.Tensor:
         """Return fp32 logits; see `Blocks`."""
         weights, library = self._lean.weights, self._library
-        if library is None or weights.head is None or weights.norm is None or len(rows) > _MOST_ROWS:
+        if library is None or weights.head is None or weights.norm is None:
             return self._lean.logits(rows)
         rows = rows.contiguous()
         out = torch.empty(len(rows), weights.head.rows)

@@ -1,4 +1,4 @@
-// A few rows through a range of decoder blocks in one call: what decoding is, without an interpreter in between.
+// Rows through a range of decoder blocks in one call: what a pass is, without an interpreter in between.
 //
 // All threads walk the same list of phases; the rows of a phase are handed out in small pieces, so that a thread that
 // the system took off its core holds up the others by one piece and not by half of the work.
@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <memory>
+#include <new>
 #include <thread>
 #include <vector>
 
@@ -436,10 +438,12 @@ static Buffers& buffers() {
 
 template <class Work>
 static void together(int threads, Work work) {
-  Team team(threads);
+  std::unique_ptr<Team> team;
 #pragma omp parallel num_threads(threads)
   {
-    Team::Member member{team, omp_get_thread_num() == 0};
+#pragma omp single
+    team = std::make_unique<Team>(omp_get_num_threads());  // the system may give fewer than were asked for
+    Team::Member member{*team, omp_get_thread_num() == 0};
     work(member);
   }
 }
@@ -448,12 +452,17 @@ static void together(int threads, Work work) {
 
 extern "C" {
 
-// Runs the rows of all spans, x (n, hidden) fp32, through the blocks in place.
-void plait_forward(const plait::Model* model, const plait::Span* spans, int count, float* x, int threads) {
+// Runs the rows of all spans, x (n, hidden) fp32, through the blocks in place; 1 if there is no memory for them.
+int plait_forward(const plait::Model* model, const plait::Span* spans, int count, float* x, int threads) {
   int n = 0;
   for (int s = 0; s < count; s++) n += int(spans[s].count);
-  plait::Pass pass(*model, spans, count, x, plait::buffers(), n);
-  plait::together(threads, [&](plait::Team::Member& team) { pass.run(team); });
+  try {
+    plait::Pass pass(*model, spans, count, x, plait::buffers(), n);
+    plait::together(threads, [&](plait::Team::Member& team) { pass.run(team); });
+  } catch (const std::bad_alloc&) {
+    return 1;
+  }
+  return 0;
 }
 
 // Final norm and head: logits (n, rows of the head) of rows x (n, hidden).
