@@ -61,6 +61,9 @@ class StageConfig(_Section):
     price: int = Field(ge=0, description="base units per 1,000,000 steps x blocks")
     kv_steps: int = Field(default=8_192, gt=0, description="steps of KV room over all jobs")
     prefix_steps: int = Field(default=4_096, ge=0, description="steps kept for prefixes of ended jobs")
+    device: Literal["cpu", "cuda"] = Field(
+        default="cpu", description="where it computes; CUDA_VISIBLE_DEVICES says which device, where there are several"
+    )
     weights: Literal["fp32", "bf16", "int8", "int4"] = Field(
         default="fp32", description="what weights are computed with; must be the profile's"
     )

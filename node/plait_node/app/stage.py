@@ -14,6 +14,7 @@ from plait_node.app.base import Base, background
 from plait_node.chain_requests import OpenRequests
 from plait_node.config import StageConfig
 from plait_node.engine import Lane, StageEngine
+from plait_node.engine.errors import DeviceError
 from plait_node.errors import ConfigError
 from plait_node.stage import StageConfig as RoleConfig
 from plait_node.stage import StageRole
@@ -67,16 +68,19 @@ async def run(base: Base, config: StageConfig) -> AsyncGenerator[dict[str, objec
 def _engine(base: Base, config: StageConfig) -> StageEngine:
     stored = base.store.open(config.model)
     _profile(stored.manifest, config)
-    return StageEngine(
-        stored.weights(),
-        stored.manifest,
-        first=config.first,
-        last=config.last,
-        kv_steps=config.kv_steps,
-        prefix_steps=config.prefix_steps,
-        tensors=stored.tensors,
-        lane=Lane(weights=config.weights, threads=config.threads, compiled=config.compiled),
-    )
+    try:
+        return StageEngine(
+            stored.weights(),
+            stored.manifest,
+            first=config.first,
+            last=config.last,
+            kv_steps=config.kv_steps,
+            prefix_steps=config.prefix_steps,
+            tensors=stored.tensors,
+            lane=Lane(device=config.device, weights=config.weights, threads=config.threads, compiled=config.compiled),
+        )
+    except DeviceError as error:
+        raise ConfigError(f"[stage] {error}") from error
 
 
 def _profile(manifest: Manifest, config: StageConfig) -> Profile:

@@ -9,6 +9,7 @@ EngineError
 │   └── StepOrderError      a step that does not follow the rows computed so far
 ├── BadRowsError        rows of a wrong shape or type, an id outside the vocabulary, NaN or infinity: blame upstream
 ├── NumericsError       good rows went in and NaN or infinity came out
+├── DeviceError         the lane's device is not on this machine
 └── CompilerError       the kernels could not be built or loaded; decoding goes on without them
 """
 
@@ -17,6 +18,7 @@ from __future__ import annotations
 __all__ = [
     "BadRowsError",
     "CompilerError",
+    "DeviceError",
     "EngineError",
     "JobError",
     "JobOpenError",
@@ -84,6 +86,10 @@ class BadRowsError(EngineError):
 
 class NumericsError(EngineError):
     """The model gave NaN or infinity for finite rows."""
+
+
+class DeviceError(EngineError):
+    """The lane's device is not on this machine."""
 
 
 class CompilerError(EngineError):

@@ -12,11 +12,12 @@ from typing import Final
 import torch
 
 from plait.protocol.manifest import Manifest, Tensor
-from plait_model.families import find_family
+from plait_model.families import DecoderShape, find_family, shape_of
 from plait_model.layers import BlockRange, range_tensors
 from plait_model.source import WeightFile, open_weights
 from plait_model.weights import check_tensors
 from plait_node.engine.decoder_weights import load_decoder
+from plait_node.engine.errors import DeviceError
 from plait_node.engine.faces import Blocks
 from plait_node.engine.lane import Lane
 from plait_node.engine.lean import LeanBlocks
@@ -26,6 +27,7 @@ from plait_node.engine.reference import ReferenceBlocks
 __all__ = ["load_blocks"]
 
 _KEPT_SHAPES: Final = 64
+_KERNEL_COLUMNS: Final = 32  # compiled code reads int8 rows, and repacks others, in runs of so many columns
 
 
 def load_blocks(
@@ -37,7 +39,9 @@ def load_blocks(
     tensors: Sequence[Tensor] | None,
     lane: Lane,
 ) -> Blocks:
-    """Return what runs blocks [first, last); raise `ModelError`."""
+    """Return what runs blocks [first, last); raise `ModelError`, or `DeviceError` where the lane's device is not."""
+    if lane.device == "cuda" and not torch.cuda.is_available():
+        raise DeviceError('device = "cuda": torch sees no CUDA device here; install its CUDA build, or use "cpu"')
     _bound_caches()
     family = find_family(manifest.architecture)
     with open_weights(weights) as file:
@@ -54,7 +58,8 @@ def load_blocks(
 def _lean(file: WeightFile, manifest: Manifest, first: int, last: int, lane: Lane) -> Blocks:
     """Return the lean decoder: compiled where that is wanted and possible, else with weights packed for oneDNN."""
     on_cpu = lane.device == "cpu"
-    compiled = on_cpu and lane.compiled and find_compiler() is not None
+    shape = shape_of(manifest)
+    compiled = on_cpu and lane.compiled and _fits_kernels(shape) and find_compiler() is not None
     packed = on_cpu and not compiled and lane.weights in ("fp32", "bf16")
     made = load_decoder(file, manifest, first=first, last=last, lane=lane, packed=packed)
     dtype = torch.float32 if lane.weights == "fp32" else torch.bfloat16
@@ -66,6 +71,11 @@ def _lean(file: WeightFile, manifest: Manifest, first: int, last: int, lane: Lan
 
         return CudaBlocks(lean)
     return lean
+
+
+def _fits_kernels(shape: DecoderShape) -> bool:
+    """Tell whether the columns of every product are what compiled code takes."""
+    return not any(cols % _KERNEL_COLUMNS for cols in (shape.hidden, shape.inner, shape.heads * shape.head_dim))
 
 
 def _bound_caches() -> None:

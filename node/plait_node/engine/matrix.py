@@ -88,7 +88,7 @@ class Plain:
 class Packed:
     """Weights reordered once for oneDNN's kernels, which else do so in every call; torch keeps the operators private.
 
-    About 1.5 times faster than `Plain` for one row (facts: a prototype on two AVX-512 cores), and of no use to others.
+    What decodes where there is no compiler (`decode_vs_generate` of bench/results/engine.json).
     """
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:

@@ -18,6 +18,7 @@ from plait.protocol.ids import Hash, keccak
 from plait_model.manifest_build import BuiltModel, build_manifest
 from plait_model.reference import load_reference
 from plait_node.engine import Lane, StageEngine, StepInput, StepOutput
+from plait_node.engine.errors import DeviceError
 from plait_node.engine.lane import WeightType
 from plait_node.engine.lean import LeanBlocks
 from plait_node.engine.native import NativeBlocks, find_compiler
@@ -234,3 +235,22 @@ def test_export_after_rollback_and_prefix_gives_the_rows_that_count() -> None:
 
     assert stage.export_inputs(name(0)).tolist() == [*ids[:35], 3]
     assert stage.export_inputs(name(1), 16).tolist() == ids[16:32].tolist()
+
+
+def test_columns_that_compiled_code_does_not_take_go_through_torch(tmp_path: Path) -> None:
+    path = write_family(tmp_path, "llama", changed={"intermediate_size": 72})
+    built = build_manifest(path)
+    blocks = built.manifest.blocks
+    for weights in ("fp32", "int8"):
+        engine = StageEngine(path, built.manifest, first=0, last=blocks, kv_steps=64, lane=Lane(weights=weights))
+        assert isinstance(engine.blocks, LeanBlocks)
+        engine.open(name(0), 32)
+        assert engine.step_one(name(0), 0, np.arange(20)).logits is not None
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+def test_a_device_that_is_not_here_is_named() -> None:
+    made = model("llama")
+
+    with pytest.raises(DeviceError, match="cuda"):
+        StageEngine(made.path, made.built.manifest, first=0, last=1, kv_steps=64, lane=Lane(device="cuda"))

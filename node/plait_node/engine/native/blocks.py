@@ -134,7 +134,7 @@ class NativeBlocks:
             return self._lean.logits(rows)
         rows = rows.contiguous()
         out = torch.empty(len(rows), weights.head.rows)
-        library.plait_head(
+        failed = library.plait_head(
             ctypes.byref(_native(weights.head)),
             ctypes.c_void_p(weights.norm.data_ptr()),
             ctypes.c_float(weights.shape.norm_eps),
@@ -143,6 +143,8 @@ class NativeBlocks:
             ctypes.c_void_p(out.data_ptr()),
             self.threads,
         )
+        if failed:
+            raise MemoryError(f"there is no memory for the heads of {len(rows)} rows; give fewer at once")
         return out
 
     def _build(self) -> None:

@@ -465,15 +465,19 @@ int plait_forward(const plait::Model* model, const plait::Span* spans, int count
   return 0;
 }
 
-// Final norm and head: logits (n, rows of the head) of rows x (n, hidden).
-void plait_head(const plait::Matrix* head, const float* norm, float eps, const float* x, int n, float* logits,
-                int threads) {
+// Final norm and head: logits (n, rows of the head) of rows x (n, hidden); 1 if there is no memory for them.
+int plait_head(const plait::Matrix* head, const float* norm, float eps, const float* x, int n, float* logits,
+               int threads) {
   using namespace plait;
   Buffers& b = buffers();
   const int cols = head->cols;
-  b.normed.resize(size_t(n) * cols);
-  b.low.resize(size_t(n) * cols);
-  b.sums.resize(size_t(n) * (cols / GROUP + 1));
+  try {
+    b.normed.resize(size_t(n) * cols);
+    b.low.resize(size_t(n) * cols);
+    b.sums.resize(size_t(n) * (cols / GROUP + 1));
+  } catch (const std::bad_alloc&) {
+    return 1;
+  }
   const Acts acts{b.normed.data(), b.low.data(), b.sums.data(), cols};
   together(threads, [&](Team::Member& team) {
     team.share(n, 1, [&](long from, long to) {
@@ -486,6 +490,7 @@ void plait_head(const plait::Matrix* head, const float* norm, float eps, const f
       product(*head, from, to, acts, n, Copy{logits, head->rows});
     });
   });
+  return 0;
 }
 
 }  // extern "C"
