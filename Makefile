@@ -1,7 +1,7 @@
 # The only verbs of this repository. `make` alone lists them.
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up down test chain-test lint types fmt gen gen-check docs setup-test slither sol-coverage \
-	symbolic brownie bench-gas bench-engine bench-methods-figure bench-gpu gas-check soak deep check
+	symbolic brownie bench-gas bench-engine bench-methods-figure bench-gpu bench-selector gas-check soak deep check
 
 PYTHON ?= python3
 PY := .venv/bin/python
@@ -98,6 +98,9 @@ bench-methods-figure: setup ## Methods by batch size on SmolLM2; writes build/be
 
 bench-gpu: setup ## What a CUDA device does, on the shape of Llama 3.1 8B; writes build/bench/gpu.json. Says so without one.
 	$(PY) -m bench.gpu --out build/bench
+
+bench-selector: setup ## The selector against its baselines on the measured history; writes build/bench/selector.json, .md and plots.
+	$(PY) -m bench.selector
 
 deep: setup ## Invariants in 10,000 runs and fuzzing in 10,000 (about an hour).
 	FOUNDRY_INVARIANT_RUNS=10000 FOUNDRY_FUZZ_RUNS=10000 $(FORGE) test --match-path 'chain_tests/{invariant,fuzz,unit,attack}/**'

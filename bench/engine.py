@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,7 +29,7 @@ from bench.peers.models import folder
 from bench.peers.transformers_generate import TransformersPeer
 from bench.peers.vllm import VllmPeer
 
-from plait_node.selector.measure import machine
+from plait_node.engine.probe import chip
 
 TARGETS: Final[Mapping[str, float]] = {
     "decode_vs_generate": 2.0,
@@ -199,7 +200,11 @@ def _machine(threads: int) -> dict[str, Any]:
     flags = next((line.split(":", 1)[1].split() for line in info.splitlines() if line.startswith("flags")), [])
     wanted = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_tile", "amx_bf16", "amx_int8")
     return {
-        **machine(),
+        "cpu": chip("cpu"),
+        "cores": os.cpu_count() or 1,
+        "torch": version("torch"),
+        "transformers": version("transformers"),
+        "ended": time.strftime("%Y-%m-%d", time.gmtime()),
         "threads": threads,
         "flags": [flag for flag in wanted if flag in flags],
         "amx": "amx_tile" in flags,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import torch
 from tests.model.tiny_families import FAMILIES, write_family
 
 from plait.protocol.ids import Hash, keccak
@@ -39,6 +41,25 @@ def run(facts: dict[str, Any]) -> dict[str, Any]:
                 far = float(np.abs(logits - truth_logits).max())
                 found[f"{family} {title}"] = {"tokens_differ": differ, "first_logits_differ": round(far, 6)}
     return found
+
+
+def foreign_bytes_written(folder: Path, *, forget: bool = False) -> int:
+    """Return how many bytes of others' memory replayed graphs change; `forget` drops what must keep them from it."""
+    path, built = tiny(folder, "llama")
+    last = built.manifest.blocks
+    engine = StageEngine(path, built.manifest, first=0, last=last, kv_steps=1_024, lane=Lane(device="cuda"))
+    engine.open(name(0), 64)
+    engine.step_one(name(0), 0, np.array([7]))
+    if forget:
+        graphs = vars(engine.blocks)["_graphs"]
+        graphs.update({size: replace(made, step=None) for size, made in graphs.items()})
+    # As many blocks of each size as fill what the allocator has free.
+    others = [
+        torch.full((size,), 7, dtype=torch.uint8, device="cuda") for size in (512, 1_024, 2_048) for _ in range(512)
+    ]
+    for step in range(1, 8):
+        engine.step_one(name(0), step, np.array([7 + step]))
+    return sum(int((other != 7).sum()) for other in others)
 
 
 def name(index: int) -> Hash:

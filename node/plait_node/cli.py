@@ -19,6 +19,7 @@ from plait.protocol.typed import Key
 from plait_node.config import load
 from plait_node.errors import ConfigError
 from plait_node.home import Home
+from plait_node.selector_status import read_state, selector_lines
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -112,34 +113,57 @@ def stake(
 
 @app.command()
 def status(
-    owner: Annotated[str, typer.Argument(help="The node owner's address.")],
-    rpc: Rpc,
-    deployment: DeploymentFile,
+    owner: Annotated[str | None, typer.Argument(help="The node owner's address.")] = None,
+    rpc: Annotated[str | None, typer.Option("--rpc", help="JSON-RPC URL of the chain.", envvar="PLAIT_RPC")] = None,
+    deployment: Annotated[
+        Path | None,
+        typer.Option("--deployment", help="Deployment file of the contracts.", envvar="PLAIT_DEPLOYMENT"),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="The TOML file of a node on this machine, in place of the others.")
+    ] = None,
+    home: Annotated[
+        Path | None, typer.Option("--home", help="Folder of a node on this machine: show what its selector does.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show a node's stake, earnings and reputation as the chain has them."""
+    """Show a node's stake, earnings and reputation as the chain has them, and a local node's selector."""
+    if config is not None:
+        node = load(config)
+        owner, rpc, deployment, home = to_hex(node.owner), node.rpc, node.deployment, node.home
+    if owner is None and home is None:
+        raise ConfigError("say whose status: an OWNER with --rpc and --deployment, --config FILE, or --home FOLDER")
+    facts: dict[str, object] = {}
+    if owner is not None:
+        if rpc is None or deployment is None:
+            raise ConfigError("the chain is asked by --rpc URL and --deployment FILE")
+        facts = asyncio.run(_on_chain(owner, rpc, deployment))
+    chosen = read_state(Home(home).selector_folder) if home is not None else None
+    if as_json:
+        typer.echo(json.dumps(facts if home is None else {**facts, "selector": chosen}, indent=2))
+        return
+    lines = [f"{name:<11} {facts[name]}" for name in facts]
+    typer.echo("\n".join([*lines, *(selector_lines(chosen) if home is not None else ())]))
 
-    async def run() -> dict[str, object]:
-        async with await ChainReader.connect(rpc, Deployment.load(deployment)) as reader:
-            node = await reader.node(address(owner))
-            if node is None:
-                raise ConfigError(f"{owner} is not registered; `plait node stake` registers a node")
-            earnings = await reader.earnings(node.owner)
-            return {
-                "owner": owner,
-                "active": node.active,
-                "roles": [name for name, bit in _ROLES.items() if node.roles & bit],
-                "endpoint": node.endpoint,
-                "stake": str(node.stake),
-                "earned": str(earnings.earned),
-                "pending": str(earnings.maturing + earnings.mature),
-                "released": str(earnings.released),
-                "reputation": str(await reader.reputation(node.owner)),
-                "verdicts": node.verdicts,
-            }
 
-    facts = asyncio.run(run())
-    typer.echo(json.dumps(facts, indent=2) if as_json else "\n".join(f"{name:<11} {facts[name]}" for name in facts))
+async def _on_chain(owner: str, rpc: str, deployment: Path) -> dict[str, object]:
+    async with await ChainReader.connect(rpc, Deployment.load(deployment)) as reader:
+        node = await reader.node(address(owner))
+        if node is None:
+            raise ConfigError(f"{owner} is not registered; `plait node stake` registers a node")
+        earnings = await reader.earnings(node.owner)
+        return {
+            "owner": owner,
+            "active": node.active,
+            "roles": [name for name, bit in _ROLES.items() if node.roles & bit],
+            "endpoint": node.endpoint,
+            "stake": str(node.stake),
+            "earned": str(earnings.earned),
+            "pending": str(earnings.maturing + earnings.mature),
+            "released": str(earnings.released),
+            "reputation": str(await reader.reputation(node.owner)),
+            "verdicts": node.verdicts,
+        }
 
 
 @app.command()

@@ -90,6 +90,14 @@ class WorkerConfig(_Section):
     credit_windows: int = Field(default=4, ge=1)
     device_class: str = "cpu"
     parallel_jobs: int = Field(default=2, gt=0)
+    job_budget: float = Field(
+        default=0.0,
+        ge=0,
+        description="most that the machines of a job may cost, in the currency of their prices; 0: any",
+    )
+    over_budget: Literal["offer", "refuse"] = Field(
+        default="offer", description="where nothing meets the budget: run the cheapest, or refuse the job"
+    )
     max_callback_gas: int = Field(
         default=200_000, ge=0, description="of an on-chain request that is answered; this node pays for the gas"
     )

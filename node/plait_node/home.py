@@ -58,6 +58,11 @@ class Home:
         return self.path / "journal.sqlite"
 
     @property
+    def selector_folder(self) -> Path:
+        """Where a worker's selector keeps what it learned."""
+        return self.path / "selector"
+
+    @property
     def ready_file(self) -> Path:
         """What a running node writes once it serves."""
         return self.path / "ready.json"

@@ -16,10 +16,11 @@ from plait_node.app.onchain import answer_on_chain
 from plait_node.config import WorkerConfig
 from plait_node.engine.methods.prompt_lookup import PromptLookup
 from plait_node.models import StoredModel
-from plait_node.selector import Selector
+from plait_node.selector import PROMPT_LOOKUP, LiveSelector, Options, model_facts
+from plait_node.selector.observe import HARDWARE, load_hardware
+from plait_node.selector.training import load_trained, refit_in_background
 from plait_node.wire import Dialer, PeerIdentity
 from plait_node.worker import (
-    PROMPT_LOOKUP,
     Admission,
     HopDesk,
     LinkPool,
@@ -32,7 +33,6 @@ from plait_node.worker import (
     Tools,
     WorkerRole,
     WorkerSigner,
-    chooser,
 )
 from plait_node.worker import WorkerConfig as RoleConfig
 
@@ -47,14 +47,16 @@ async def run(base: Base, config: WorkerConfig) -> AsyncGenerator[dict[str, obje
     offer = _offer(config, manifest)
     prekeys = PrekeyRing(base.home.path / "prekeys.json", key=key, domain=domain, node=owner, clock=clock)
     directory = base.directory()
+    tools, selector = _tools(base, stored), _selector(base, config, stored)
     planner = Planner(
         directory=directory,
         manifest=manifest,
-        choose=chooser(Selector()),
+        chooser=selector,
         max_price=lambda _: offer.max_route_price(),
         clock=clock,
+        rtt_s=tools.pool.rtt_s,
+        spare_s=tools.patience.deadline_s,
     )
-    tools = _tools(base, stored)
     group = group_id(config.model, offer.hardware, offer.tier, offer.cohort)
     async with connected(base.config, "plait-worker") as broker:
         role = WorkerRole(
@@ -71,7 +73,7 @@ async def run(base: Base, config: WorkerConfig) -> AsyncGenerator[dict[str, obje
         try:
             prompts = PromptBox(broker, prekeys=prekeys, owner=owner)
             on_chain = answer_on_chain(base, role, prompts, max_callback_gas=config.max_callback_gas)
-            async with background(directory.run([config.model]), keeper.run(), role.run(), on_chain):
+            async with background(directory.run([config.model]), keeper.run(), role.run(), on_chain, selector.run()):
                 while not await keeper.put():  # noqa: ASYNC110 -- stages announce themselves, nobody tells us
                     await asyncio.sleep(_AGAIN_S)
                 yield {"group": group.hex()}
@@ -112,6 +114,19 @@ def _tools(base: Base, stored: StoredModel) -> Tools:
         ),
         clock=clock,
         proposers=_proposer,
+    )
+
+
+def _selector(base: Base, config: WorkerConfig, stored: StoredModel) -> LiveSelector:
+    folder = base.home.selector_folder
+    return LiveSelector(
+        folder,
+        model=model_facts(stored.manifest, stored.tensors),
+        hardware=load_hardware(folder / HARDWARE),
+        trained=load_trained(folder),
+        clock=clock,
+        options=Options(budget=config.job_budget or None, over_budget=config.over_budget),
+        refit=refit_in_background(folder),
     )
 
 

@@ -1,4 +1,4 @@
-"""Answer requests with engines in this process, one behind the other: no wire, no signatures, every method.
+"""Answer requests with engines in this process, one behind the other: a counted link, no signatures, every method.
 
 What benches, tests and the selector's measurements run. Each pass takes prompt rows and decode rows of all running jobs
 through every engine, then draws each job's next tokens (PROTOCOL section 7) and checks what was proposed for it.
@@ -10,7 +10,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
@@ -19,8 +19,9 @@ from plait.protocol.ids import Hash, keccak
 from plait.protocol.messages import Sampling
 from plait.protocol.windows import WINDOW_STEPS
 from plait_model.sampler import SampledToken, sample
-from plait_node.engine.errors import BadRowsError, EngineError, NoRoomError
-from plait_node.engine.faces import Rows, StepInput, StepOutput
+from plait_node.engine.errors import BadRowsError, NoRoomError
+from plait_node.engine.faces import StepInput, StepOutput
+from plait_node.engine.local_link import LocalLink, Ring
 from plait_node.engine.methods.base import STRICT, Facts, Proposer
 from plait_node.engine.methods.chunked_prefill import chunks
 from plait_node.engine.methods.compiled import find_compiler
@@ -29,6 +30,7 @@ from plait_node.engine.methods.draft_model import DraftModel
 from plait_node.engine.methods.prefix_cache import prefix_keys, salted_lineage, window_roots
 from plait_node.engine.methods.prompt_lookup import PromptLookup
 from plait_node.engine.methods.registry import check
+from plait_node.engine.methods.wire_codec import codec_pair
 from plait_node.engine.stage_engine import StageEngine
 
 __all__ = ["Answer", "LocalRequest", "LocalRoute"]
@@ -86,32 +88,37 @@ class LocalRoute:
         draft: StageEngine | None = None,
         margins: bool = True,
         clock: Callable[[], float] = time.perf_counter,
+        link: LocalLink | None = None,
     ) -> None:
         """Take over the engines; `draft` is a small whole model for draft-model, `clock` counts seconds.
 
+        What `link` would have taken is added to what the clock says, not slept; drafting needs no link.
         Without `margins`, greedy tokens are picked where the logits lie, and their margins are given as NaN.
 
         Raises:
             ValueError: the engines do not follow each other from block 0 to the last, or differ in their model.
         """
-        _check_route(engines)
-        self._engines = list(engines)
+        self._ring = Ring(list(engines), link or LocalLink(), clock)
         self._profile = profile
         self._draft = draft
         self._margins = margins
-        self._clock = clock
+
+    @property
+    def waited_s(self) -> float:
+        """Return the seconds that all runs so far would have spent on the link; no clock but the route's has them."""
+        return self._ring.waited_s
 
     @property
     def facts(self) -> Facts:
         """Return what decides which methods may be used here."""
-        head = self._engines[0]
+        head = self._ring.engines[0]
         own = head.manifest.vocabulary
         return Facts(
             device=head.lane.device,
             compiler=find_compiler(),
             weights=head.lane.weights,
             fused=frozenset({head.lane.weights}),
-            whole_model=True,
+            whole_model=len(self._ring.engines) == 1,
             profile=self._profile,
             draft_model=self._draft is not None and self._draft.manifest.vocabulary == own,
         )
@@ -123,12 +130,12 @@ class LocalRoute:
             MethodRefusedError: these methods cannot run here, or not together.
             ValueError: an empty prompt, no token asked for, or two requests of one name.
             NoRoomError: a request needs more steps than the engines have.
-            EngineError, ModelError: what computing or drawing raised; every job is closed then.
+            EngineError, ModelError, TensorError: what computing, drawing or a codec raised; every job is closed then.
         """
         chosen = methods or {}
         _check_requests(requests)
         check(chosen, self.facts)
-        run = _Run(self._engines, self._draft, self._profile, self._clock, chosen, margins=self._margins)
+        run = _Run(self._ring, self._draft, self._profile, chosen, margins=self._margins)
         try:
             return run.answer(requests)
         finally:
@@ -171,9 +178,10 @@ class _Job:
 
     @property
     def done(self) -> bool:
-        return len(self.times) == self.asked.max_tokens or (bool(self.times) and self.ids[-1] in self.asked.end_tokens)
+        drawn = len(self.margins)
+        return drawn == self.asked.max_tokens or (drawn > 0 and self.ids[-1] in self.asked.end_tokens)
 
-    def take(self, output: StepOutput, index: int, at: float) -> None:
+    def take(self, output: StepOutput, index: int) -> None:
         """Draw the next token from the row of this index among those that the head ran over."""
         if output.best is not None:
             drawn = SampledToken(id=int(output.best[index]), margin=math.nan)
@@ -182,14 +190,22 @@ class _Job:
                 output.logits[index],
                 seed=self.asked.seed,
                 request=self.asked.request,
-                position=len(self.times),
+                position=len(self.margins),
                 sampling=self.asked.sampling,
             )
         else:
             raise BadRowsError("the last engine gave nothing to draw from")
         self.ids.append(drawn.id)
         self.margins.append(drawn.margin)
-        self.times.append(at - self.arrived)
+
+    @property
+    def fresh(self) -> int:
+        """Return how many tokens were drawn and have no time yet."""
+        return len(self.margins) - len(self.times)
+
+    def stamp(self, at: float) -> None:
+        """Give the tokens drawn last the time when they were there."""
+        self.times += [at - self.arrived] * self.fresh
 
     def answer(self) -> Answer:
         return Answer(
@@ -207,19 +223,20 @@ class _Run:
 
     def __init__(
         self,
-        engines: Sequence[StageEngine],
+        ring: Ring,
         draft: StageEngine | None,
         profile: str,
-        clock: Callable[[], float],
         chosen: Mapping[str, int],
         *,
         margins: bool,
     ) -> None:
         self._margins = margins
-        self._engines = engines
+        self._ring = ring
+        self._engines = ring.engines
         self._draft = draft
-        self._profile = keccak(profile.encode())
-        self._clock = clock
+        self._codecs = codec_pair(chosen)
+        # A prefix computed from rows in one codec is none for another.
+        self._profile = keccak(f"{profile} {self._codecs.prefill} {self._codecs.decode}".encode())
         self._most_jobs = chosen.get("continuous-batching", 1)
         self._budget = chosen.get("chunked-prefill")
         self._lookup = chosen.get("prompt-lookup", 0)
@@ -239,7 +256,7 @@ class _Run:
             idle = not self._waiting and not self._running
             while self._coming and (idle or self._coming[0].after <= passes):
                 asked, idle = self._coming.popleft(), False
-                self._waiting.append(_Job(asked=asked, ids=list(asked.prompt), arrived=self._clock()))
+                self._waiting.append(_Job(asked=asked, ids=list(asked.prompt), arrived=self._ring.now()))
             self._start_jobs()
             self._pass()
             passes += 1
@@ -313,16 +330,20 @@ class _Run:
             )
             for job, rows, proposed in turns
         ]
-        outputs = _through(self._engines, inputs)
-        now = self._clock()
+        codecs = [self._codecs.prefill if job.prefilling else self._codecs.decode for job, _, _ in turns]
+        outputs = self._ring.carry(inputs, codecs)
+        now = self._ring.now()
         for (job, rows, proposed), output in zip(turns, outputs, strict=True):
             began = job.prefilling
             job.computed += len(rows)
             if output.logits is not None or output.best is not None:
-                self._draw(job, output, rows[len(rows) - proposed :], now)
+                self._draw(job, output, rows[len(rows) - proposed :])
             if began and not job.prefilling:
                 for engine, keys in zip(self._engines, job.keys, strict=False):
                     engine.keep_prefix(job.id, keys)
+        now += self._ring.give_back(sum(job.fresh for job, _, _ in turns))
+        for job, _, _ in turns:
+            job.stamp(now)
 
     def _prompt_rows(self) -> list[tuple[_Job, list[int], int]]:
         jobs = [job for job in self._running if job.prefilling]
@@ -347,15 +368,15 @@ class _Run:
             turns.append((job, [*job.ids[job.computed :], *proposal], len(proposal)))
         return turns
 
-    def _draw(self, job: _Job, output: StepOutput, proposal: Sequence[int], now: float) -> None:
+    def _draw(self, job: _Job, output: StepOutput, proposal: Sequence[int]) -> None:
         """Draw token after token while what was proposed is what is drawn; forget the rows of what was not."""
         right = 0
-        job.take(output, 0, now)
+        job.take(output, 0)
         while right < len(proposal) and job.ids[-1] == proposal[right]:
             right += 1
             if job.done:
                 break
-            job.take(output, right, now)
+            job.take(output, right)
         if proposal and job.proposer:
             job.proposer.accepted(len(proposal), right)
             job.proposed += len(proposal)
@@ -364,29 +385,6 @@ class _Run:
             job.computed = len(job.ids) - 1
             for engine in self._engines:
                 engine.rollback(job.id, job.computed)
-
-
-def _through(engines: Sequence[StageEngine], inputs: Sequence[StepInput]) -> list[StepOutput]:
-    """Take one pass's rows through all engines; raise the first error of any."""
-    outputs: list[StepOutput] = []
-    for engine in engines:
-        rows: list[Rows] = [output.rows for output in outputs] or [given.rows for given in inputs]
-        given = [replace(asked, rows=piece) for asked, piece in zip(inputs, rows, strict=True)]
-        outputs = []
-        for output in engine.step(given):
-            if isinstance(output, EngineError):
-                raise output
-            outputs.append(output)
-    return outputs
-
-
-def _check_route(engines: Sequence[StageEngine]) -> None:
-    models = {engine.manifest.model_id for engine in engines}
-    ends = [0, *(engine.last for engine in engines)]
-    starts = [*(engine.first for engine in engines), engines[0].manifest.blocks if engines else 0]
-    if len(models) != 1 or ends != starts:
-        ranges = ", ".join(f"[{engine.first}, {engine.last})" for engine in engines)
-        raise ValueError(f"blocks {ranges} of {len(models)} models are no route; give one model's blocks 0 to the last")
 
 
 def _check_requests(requests: Sequence[LocalRequest]) -> None:

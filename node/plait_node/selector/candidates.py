@@ -7,10 +7,10 @@ from typing import Final
 
 from plait_node.selector.facts import Candidate, HardwareFacts
 
-__all__ = ["ALWAYS_ON", "CANDIDATES", "CHUNK", "NONE", "feasible"]
+__all__ = ["ALWAYS_ON", "CANDIDATES", "CHUNK", "NONE", "SMALL_CHUNK", "feasible"]
 
 CHUNK: Final = 128
-_SMALL_CHUNK: Final = 32
+SMALL_CHUNK: Final = 32
 _MOST_ROWS: Final = 256
 _ON: Final[Mapping[str, int]] = {"continuous-batching": _MOST_ROWS, "prefix-cache": 1, "chunked-prefill": CHUNK}
 _FAST: Final[Mapping[str, int]] = {**_ON, "compiled": 1}
@@ -26,7 +26,7 @@ def _made() -> tuple[Candidate, ...]:
         Candidate(name="combined", weights="fp32", methods=_ON),
         # What engines do anyway, and the amounts and methods that are left to choose within exact numerics.
         Candidate(name="always-on", weights="fp32", methods=_FAST),
-        Candidate(name="small-chunks", weights="fp32", methods={**_FAST, "chunked-prefill": _SMALL_CHUNK}),
+        Candidate(name="small-chunks", weights="fp32", methods={**_FAST, "chunked-prefill": SMALL_CHUNK}),
         Candidate(name="lookup-10", weights="fp32", methods={**_FAST, "prompt-lookup": 10}),
         Candidate(name="lookup-3", weights="fp32", methods={**_FAST, "prompt-lookup": 3}),
         Candidate(name="draft-4", weights="fp32", methods={**_FAST, "draft-model": 4}),

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, cast, overload
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from plait_node.selector.errors import HistoryError
@@ -29,7 +29,7 @@ class Outcome:
     discarded: int  # repeats thrown away because something else was using the machine
     tokens_s: float  # all requests' new tokens over the time until the last was there
     seconds: float  # that time
-    seconds_low: float  # least and greatest of the kept repeats
+    seconds_low: float  # a quarter of the repeats took at most this, and three quarters at most the next
     seconds_high: float
     ttft_s: float  # mean over the requests
     tpot_p50_s: float
@@ -45,8 +45,11 @@ class Outcome:
 
     @property
     def noise(self) -> float:
-        """Return half the spread of the kept repeats as a share of the median."""
-        return (self.seconds_high - self.seconds_low) / 2 / self.seconds
+        """Return by which share of it the median may err by chance.
+
+        A median of n normal values errs by 0.93 times their middle half's width over the root of n.
+        """
+        return 0.93 * (self.seconds_high - self.seconds_low) / math.sqrt(self.repeats) / self.seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,28 +116,41 @@ class Rows(Sequence[Row]):
         """Read one or more Parquet files; raise `HistoryError`."""
         return cls(row for path in paths for row in _read(path))
 
+    def to_list(self) -> list[dict[str, Any]]:
+        """Return flat rows, a word a column, as the Parquet file has them."""
+        return [_flat(row) for row in self._rows]
+
+    @classmethod
+    def from_list(cls, flat: Iterable[Mapping[str, Any]]) -> Rows:
+        """Return what `to_list` gave; raise `HistoryError`."""
+        try:
+            return cls(_row(each) for each in flat)
+        except (KeyError, TypeError, ValueError) as error:
+            raise HistoryError(f"a row is damaged ({error}); measure anew with plait node bench-methods") from error
+
     def save(self, path: Path) -> None:
         """Write a Parquet file, in one move: a reader never sees half of it."""
-        flat = [_flat(row) for row in self._rows]
-        table = pa.Table.from_pylist(flat, schema=_schema()).replace_schema_metadata({"plait": str(VERSION)})
+        arrow = _arrow()
+        table = arrow.Table.from_pylist(self.to_list(), schema=_schema(arrow)).replace_schema_metadata(
+            {"plait": str(VERSION)}
+        )
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
-        pq.write_table(table, partial, compression="zstd")
+        arrow.parquet.write_table(table, partial, compression="zstd")
         partial.replace(path)
 
 
 def _read(path: Path) -> list[Row]:
+    arrow = _arrow()
     try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
+        table = arrow.parquet.read_table(path)
+    except (OSError, arrow.ArrowException) as error:
         raise HistoryError(f"cannot read {path}: {error}; measure with plait node bench-methods") from error
-    found = (table.schema.metadata or {}).get(b"plait", b"none").decode()
+    metadata = cast("dict[bytes, bytes]", table.schema.metadata or {})
+    found = metadata.get(b"plait", b"none").decode(errors="replace")
     if found != str(VERSION):
         raise HistoryError(f"{path} has version {found}, not {VERSION}; measure anew with plait node bench-methods")
-    try:
-        return [_row(each) for each in table.to_pylist()]
-    except (KeyError, TypeError, ValueError) as error:
-        raise HistoryError(f"{path} is damaged ({error}); measure anew with plait node bench-methods") from error
+    return list(Rows.from_list(table.to_pylist()))
 
 
 def _flat(row: Row) -> dict[str, Any]:
@@ -156,11 +172,17 @@ def _row(flat: Mapping[str, Any]) -> Row:
     return Row(**parts)
 
 
-def _schema() -> pa.Schema:
-    kinds = {"int": pa.int64(), "float": pa.float64(), "bool": pa.bool_(), "float | None": pa.float64()}
-    return pa.schema(
+def _arrow() -> Any:  # noqa: ANN401 -- it has no types
+    """Return pyarrow, loaded when a file is touched: what only passes rows on has no need of it."""
+    import_module("pyarrow.parquet")
+    return import_module("pyarrow")
+
+
+def _schema(arrow: Any) -> Any:  # noqa: ANN401 -- as above
+    kinds = {"int": arrow.int64(), "float": arrow.float64(), "bool": arrow.bool_(), "float | None": arrow.float64()}
+    return arrow.schema(
         [
-            pa.field(f"{group}_{each.name}", kinds.get(str(each.type), pa.string()))
+            arrow.field(f"{group}_{each.name}", kinds.get(str(each.type), arrow.string()))
             for group, kind in _GROUPS.items()
             for each in fields(kind)
         ]

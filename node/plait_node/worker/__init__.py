@@ -9,7 +9,7 @@ from plait_node.worker.generation import Patience, Tools
 from plait_node.worker.hops import HopDesk
 from plait_node.worker.links import LinkPool
 from plait_node.worker.offers import OfferKeeper, OfferTerms
-from plait_node.worker.plan import PROMPT_LOOKUP, JobShape, Planner, chooser
+from plait_node.worker.plan import Chooser, Planner
 from plait_node.worker.prekeys import PrekeyRing
 from plait_node.worker.prompts import PromptBox
 from plait_node.worker.role import WorkerConfig, WorkerRole
@@ -17,11 +17,10 @@ from plait_node.worker.serving import Done
 from plait_node.worker.signer import WorkerSigner
 
 __all__ = [
-    "PROMPT_LOOKUP",
     "Admission",
+    "Chooser",
     "Done",
     "HopDesk",
-    "JobShape",
     "LinkPool",
     "OfferKeeper",
     "OfferTerms",
@@ -40,5 +39,4 @@ __all__ = [
     "WorkerError",
     "WorkerRole",
     "WorkerSigner",
-    "chooser",
 ]

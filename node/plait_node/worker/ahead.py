@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from plait.protocol.errors import MalformedMessageError
 from plait.protocol.windows import WINDOW_STEPS
+from plait_node.selector import PROMPT_LOOKUP
 
 if TYPE_CHECKING:
     from plait_node.worker.plan import Decision
@@ -37,12 +38,18 @@ class Ahead:
         self._depth = min(depth, MOST_AHEAD)
         self._vocabulary = vocabulary
         self._ids = list(ids)
+        self._proposed = self._right = 0
         self.draft: tuple[int, ...] = ()
+
+    @property
+    def accepted(self) -> float:
+        """Return the share of guessed ids that were right; -1 where none were guessed."""
+        return self._right / self._proposed if self._proposed else -1.0
 
     @classmethod
     def of(cls, decision: Decision, proposers: Proposers, *, vocabulary: int, ids: Sequence[int]) -> Ahead:
         """Guess as the decision says."""
-        proposer = proposers(decision.choice.method) if decision.depth else None
+        proposer = proposers(PROMPT_LOOKUP) if decision.depth else None
         return cls(proposer, depth=decision.depth, vocabulary=vocabulary, ids=ids)
 
     def propose(self, most: int) -> tuple[int, ...]:
@@ -58,6 +65,8 @@ class Ahead:
             raise MalformedMessageError(f"{len(ids)} tokens came that do not follow the draft of {len(self.draft)}")
         if max(ids) >= self._vocabulary:
             raise MalformedMessageError(f"token {max(ids)} lies outside the vocabulary")
+        self._proposed += len(self.draft)
+        self._right += len(ids) - 1
 
     def take(self, token: int) -> None:
         """Take an id of the answer."""

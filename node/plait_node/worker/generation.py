@@ -17,6 +17,8 @@ from plait.protocol.messages import Finish, Leaf, Progress, Stage
 from plait.protocol.pb import stage_pb2
 from plait.protocol.typed import struct_hash
 from plait.protocol.windows import WINDOW_STEPS, Cut, Window, progress_to
+from plait_node.selector import Ran
+from plait_node.selector.tasks import overlap
 from plait_node.wire import WireError
 from plait_node.worker.ahead import MOST_AHEAD, Ahead, Proposers
 from plait_node.worker.answer import Answer, Decodes
@@ -25,6 +27,7 @@ from plait_node.worker.hops import HopDesk, HopPay
 from plait_node.worker.leaves import LeafBook, blocks_of
 from plait_node.worker.links import Arrived, Event, Inbox, LinkPool, Lost, PayerSpoke
 from plait_node.worker.opening import open_frame, reused_row, rows_frames, step_frames
+from plait_node.worker.pace import Pace
 
 if TYPE_CHECKING:
     from plait.protocol.manifest import Manifest
@@ -111,10 +114,10 @@ class Generation:
         self.reused_windows = 0
         self._opened: dict[Address, tuple[Hash, ...]] = {}
         self._waiting: list[tuple[Window, list[Signed[Leaf]]]] = []  # whole, not in a progress yet
-        self._fed = 0  # the first step that was not sent
+        self._fed = self._delivered_end = 0  # the first steps that were not sent, and that no progress covers
         self._ended = False
-        self._delivered_end = 0  # the first step that no progress covers
         self._since = asyncio.get_running_loop().time()
+        self._pace = Pace(self._since)
 
     @property
     def job(self) -> Hash:
@@ -130,6 +133,18 @@ class Generation:
     def route(self) -> tuple[Stage, ...]:
         """Return the stages of this attempt."""
         return self._route
+
+    def ran(self) -> Ran:
+        """Return how an attempt went that has run to its end."""
+        ids = self.answer.ids
+        return Ran(
+            seconds=self._pace.seconds,
+            ttft_s=self._pace.first_s,
+            tokens=len(ids),
+            reused_tokens=reused_row(self.reused_windows),
+            accepted=self._ahead.accepted,
+            overlap=overlap(self._task.ids, ids),
+        )
 
     async def settle(self, kind: int, leaf: Hash, *, skip: frozenset[Address], latest: bool) -> None:
         """Pay for what the payer paid last, and end the job on the hops of all stages but those in `skip`."""
@@ -251,6 +266,7 @@ class Generation:
         if self._has_token():
             raise MalformedMessageError(f"a second token came for step {expected}")
         self._ahead.check(tokens.ids)
+        self._pace.token(asyncio.get_running_loop().time())
         for token in tokens.ids:
             self.answer.take(token)
             self._ahead.take(token)
@@ -294,7 +310,9 @@ class Generation:
             self.answer.finish = Finish.CANCELLED
         elif self._tools.clock() > self._task.request.deadline - self._tools.patience.deadline_s:
             self.answer.finish = Finish.FAILED
-        if self.answer.finish is not None or self._starved():
+        starved = self._starved()
+        self._pace.wait(asyncio.get_running_loop().time(), starved=starved)
+        if self.answer.finish is not None or starved:
             return
         draft = self._ahead.propose(self._room_ahead())
         rows, note = step_frames(self._job, self.answer.ids[-1], draft, step=self._fed)

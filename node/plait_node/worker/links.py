@@ -106,6 +106,11 @@ class LinkPool:
         """Return how many links to a stage there were: another number, another link."""
         return self._numbers.get(owner, 0)
 
+    def rtt_s(self, owner: Address) -> float | None:
+        """Return the last heartbeat's round trip to a stage, None without a link that has one."""
+        link = self._links.get(owner)
+        return link.rtt_s if link is not None and not link.closed else None
+
     def take_acks(self, taker: TakeAck) -> None:
         """Give every acknowledgement of a payment to `taker`."""
         self._ack_takers.append(taker)

@@ -1,89 +1,68 @@
-"""Decide how a task is run: route, method, and what of its prompt the stages may still hold."""
+"""Decide how a task is run: route, methods, and what of its prompt the stages may still hold."""
 
 from __future__ import annotations
 
+import contextlib
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import median
+from typing import TYPE_CHECKING, Protocol
 
 from plait.protocol import errors
 from plait.protocol.choice import ChoiceNote
 from plait.protocol.commitments import id_bytes
 from plait.protocol.ids import Address, Hash
 from plait.protocol.windows import WINDOW_STEPS, first_lineage, lineage, row_hash, window_root
-from plait_node.selector import TaskFeatures
+from plait_node.selector import CHUNKED_PREFILL, PREFIX_CACHE, PROMPT_LOOKUP, Asked, OverBudgetError, Way, task_facts
 from plait_node.swarm.errors import NoRouteError
 from plait_node.swarm.route import Blames, Needs, Route, plan, room_of
 
 if TYPE_CHECKING:
     from plait.protocol.manifest import Manifest
-    from plait_node.selector import Selector
+    from plait_node.selector import Choice, Ran, Trial
     from plait_node.swarm.directory import Directory
+    from plait_node.swarm.records import NodeRecord
     from plait_node.worker.admission import Task
 
-PREFIX_CACHE = "prefix-cache"
-CHUNKED_PREFILL = "chunked-prefill"
-PROMPT_LOOKUP = "prompt-lookup"
 _REMEMBERED = 65_536
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobShape:
-    """What the choice of a method rests on."""
+class Chooser(Protocol):
+    """The part of the selector that a worker uses."""
 
-    prompt_tokens: int
-    max_tokens: int
-    shared_prefix_tokens: int  # whole windows that the route's stages were seen to compute lately
-    stages: int
-    step_s: float  # expected time of one decode step over the route
+    def choose(self, asked: Asked, /) -> Choice:
+        """Return one of the ways and the methods; raise `OverBudgetError`."""
+        ...
 
-
-Chooser = Callable[[JobShape], ChoiceNote]
-
-
-def chooser(selector: Selector, *, hop_s: float = 0.0) -> Chooser:
-    """Return a chooser that asks the selector; `hop_s` is a round trip to one stage."""
-
-    def choose(shape: JobShape) -> ChoiceNote:
-        task = TaskFeatures(
-            prompt_tokens=shape.prompt_tokens,
-            max_tokens=shape.max_tokens,
-            stages=shape.stages,
-            shared_prefix_tokens=shape.shared_prefix_tokens,
-            hop_s=hop_s,
-        )
-        return selector.choose(task).note()
-
-    return choose
+    def learn(self, digest: bytes, trial: Trial | None, ran: Ran, /) -> None:
+        """Take in how a job went that was answered to its end."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """Route and method of one attempt; `lineage` are the first stage's keys of the prompt's whole windows."""
+    """Route and methods of one attempt; `lineage` are the first stage's keys of the prompt's whole windows."""
 
     route: Route
     choice: ChoiceNote
     lineage: tuple[Hash, ...]
-
-    def expected_s(self, max_tokens: int) -> float:
-        """Return when an answer of this many tokens is expected to be complete."""
-        return self.choice.predicted.get("first_token_s", 0.0) + max_tokens * self.route.step_s
+    trial: Trial | None = None
 
     @property
     def reuses_prefix(self) -> bool:
         """Tell whether stages are asked for cached windows."""
-        return self.choice.method == PREFIX_CACHE and bool(self.lineage)
+        return PREFIX_CACHE in self.choice.methods and bool(self.lineage)
 
     @property
     def chunk(self) -> int:
         """Return how many prompt rows go into one frame; 0 for all of them."""
-        return self.choice.amounts.get("chunk", 0) if self.choice.method == CHUNKED_PREFILL else 0
+        return self.choice.amounts.get("chunk", 0) if CHUNKED_PREFILL in self.choice.methods else 0
 
     @property
     def depth(self) -> int:
         """Return how many ids are guessed at a time; 0 for none."""
-        return self.choice.amounts.get("depth", 0) if self.choice.method == PROMPT_LOOKUP else 0
+        return self.choice.amounts.get("depth", 0) if PROMPT_LOOKUP in self.choice.methods else 0
 
 
 class PrefixMemory:
@@ -132,25 +111,32 @@ class Planner:
         *,
         directory: Directory,
         manifest: Manifest,
-        choose: Chooser,
+        chooser: Chooser,
         max_price: Callable[[Task], int],
         clock: Callable[[], float],
+        rtt_s: Callable[[Address], float | None] = lambda _: None,
+        spare_s: float = 0.0,
     ) -> None:
-        """Take stages from `directory`; `max_price` bounds a route, per 1,000,000 steps over all blocks."""
+        """Take stages from `directory`; `max_price` bounds a route, per 1,000,000 steps over all blocks.
+
+        `rtt_s` tells the round trip to a stage whose link is up; answers are to be there `spare_s` before the deadline.
+        """
         self._directory = directory
         self._manifest = manifest
-        self._choose = choose
+        self._chooser = chooser
         self._max_price = max_price
         self._clock = clock
+        self._rtt_s = rtt_s
+        self._spare_s = spare_s
         self.blames = Blames()
         self.prefixes = PrefixMemory()
 
     async def decide(
         self, task: Task, *, excluded: frozenset[Address] = frozenset(), profile: Hash | None = None
     ) -> Decision:
-        """Return route and method, under `profile` if that is settled.
+        """Return route and methods, under `profile` if that is settled.
 
-        Raise the protocol's `NoRouteError` or `PromptTooLongError`.
+        Raise the protocol's `NoRouteError`, `PromptTooLongError`, and `PriceTooLowError` for a budget too small.
         """
         request = task.request
         needs = Needs(
@@ -160,37 +146,56 @@ class Planner:
             max_price=self._max_price(task),
             excluded=excluded,
         )
-        route = await self._route(needs)
-        keys = prompt_lineage(request.model, route.profile, task.ids)
-        best = self._with_method(task, route, keys)
-        held = await self._holding(task, needs, keys)
-        if held is not None and held.route.profile == route.profile:
-            best = min(best, held, key=lambda each: each.expected_s(request.max_tokens))
-        return best
-
-    def _with_method(self, task: Task, route: Route, keys: tuple[Hash, ...]) -> Decision:
-        request = task.request
-        shared = self.prefixes.shared(request.payer, route, keys)
-        choice = self._choose(
-            JobShape(
-                prompt_tokens=request.input_tokens,
-                max_tokens=request.max_tokens,
-                shared_prefix_tokens=WINDOW_STEPS * shared,
-                stages=len(route.records),
-                step_s=route.step_s,
-            )
+        first = await self._route(needs)
+        routes = await self._routes(task, needs, first)
+        keys = [prompt_lineage(request.model, route.profile, task.ids) for route in routes]
+        ways = tuple(self._way(task, route, its_keys) for route, its_keys in zip(routes, keys, strict=True))
+        asked = Asked(
+            digest=task.digest,
+            task=task_facts(task.ids, max_tokens=request.max_tokens),
+            ways=ways,
+            limit_s=request.deadline - self._clock() - self._spare_s,
         )
-        return Decision(route=route, choice=choice, lineage=keys)
-
-    async def _holding(self, task: Task, needs: Needs, keys: tuple[Hash, ...]) -> Decision | None:
-        """Return the best decision over the stages that computed this prompt's beginning last, if they still serve."""
-        owners = self.prefixes.holders(task.request.payer, keys) - set(self.blames.seconds(now=self._clock()))
-        records = [each for each in await self._directory.stages(self._manifest.model_id) if each.owner in owners]
         try:
-            route = plan(records, needs)
-        except NoRouteError:
-            return None
-        return self._with_method(task, route, keys)
+            choice = self._chooser.choose(asked)
+        except OverBudgetError as error:
+            raise errors.PriceTooLowError(str(error)) from error
+        return Decision(route=routes[choice.way], choice=choice.note, lineage=keys[choice.way], trial=choice.trial)
+
+    def learn(self, task: Task, decision: Decision, ran: Ran) -> None:
+        """Tell the selector how a decision turned out."""
+        self._chooser.learn(task.digest, decision.trial, ran)
+
+    async def _routes(self, task: Task, needs: Needs, first: Route) -> list[Route]:
+        """Return the best route under each profile, and over the stages that computed this prompt's beginning last."""
+        records = await self._directory.stages(self._manifest.model_id)
+        delays = self.blames.seconds(now=self._clock())
+        found = [first]
+        for profile in needs.profiles:
+            own = replace(needs, profiles=(profile,))
+            if profile != first.profile:
+                found += _planned(records, own, delays)
+            keys = prompt_lineage(task.request.model, profile, task.ids[: WINDOW_STEPS + 1])
+            owners = self.prefixes.holders(task.request.payer, keys) - set(delays)
+            found += _planned([each for each in records if each.owner in owners], own, delays)
+        return list({(route.profile, _name(route)): route for route in reversed(found)}.values())[::-1]
+
+    def _way(self, task: Task, route: Route, keys: tuple[Hash, ...]) -> Way:
+        profile = self._manifest.profile(route.profile)
+        if profile is None:  # unreachable: a request names profiles of its model, and so do routes
+            raise AssertionError
+        blamed = self.blames.seconds(now=self._clock())
+        blamed_s = sum(blamed.get(record.owner, 0.0) for record in route.records)
+        trips = [trip for record in route.records if (trip := self._rtt_s(record.owner)) is not None]
+        return Way(
+            profile=profile,
+            stages=len(route.records),
+            step_s=max(0.0, route.step_s - blamed_s),
+            measured=all(record.facts.step_micros for record in route.records),
+            blamed_s=blamed_s,
+            rtt_s=median(trips) if trips else None,
+            warm_tokens=WINDOW_STEPS * self.prefixes.shared(task.request.payer, route, keys),
+        )
 
     async def room(self, max_price: int) -> int:
         """Return the most steps that a route has room for now; 0 when there is none."""
@@ -227,6 +232,13 @@ def prompt_lineage(model: Hash, profile: Hash, ids: Sequence[int]) -> tuple[Hash
         key = lineage(key, window_root(rows))
         keys.append(key)
     return tuple(keys)
+
+
+def _planned(records: Sequence[NodeRecord], needs: Needs, delays: Mapping[Address, float]) -> list[Route]:
+    """Return the best route, none where there is no route."""
+    with contextlib.suppress(NoRouteError):
+        return [plan(records, needs, blamed_s=delays)]
+    return []
 
 
 def _name(route: Route) -> bytes:

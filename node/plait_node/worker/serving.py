@@ -189,6 +189,8 @@ class Serving:
             memory.forget(payer, decision.route, decision.lineage[generation.reused_windows :])
         if generation.answer.finish != Finish.FAILED:
             memory.remember(payer, decision.route, decision.lineage)
+        if generation.answer.finish not in {Finish.FAILED, Finish.CANCELLED}:
+            self._planner.learn(self._task, decision, generation.ran())
 
     def _blame(self, failure: StageFailure) -> None:
         now = self._tools.clock()

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import rfc8785
 
 from plait.protocol.errors import SealingError
 from plait.protocol.ids import Hash, keccak
 from plait.protocol.sealing import Note
+
+_PLAIN: Final = "plain"
+
+
+def method_word(methods: Iterable[str]) -> str:
+    """Return the one word for a job's methods: joined by "+", or "plain" for none."""
+    return "+".join(methods) or _PLAIN
 
 
 def choice_hash(method: str, amounts: Mapping[str, int]) -> Hash:
@@ -31,6 +38,11 @@ class ChoiceNote:
     def choice(self) -> Hash:
         """Return the hash that the job record must carry."""
         return choice_hash(self.method, self.amounts)
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Return the methods that the one word names, none for "plain"."""
+        return () if self.method == _PLAIN else tuple(self.method.split("+"))
 
     def to_json(self) -> bytes:
         """Return canonical JSON, as it is sealed."""

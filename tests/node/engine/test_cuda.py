@@ -83,6 +83,13 @@ def test_interpreted_kernels_compute_what_torch_does(name: str) -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+@pytest.mark.parametrize("forget", [False, True])
+def test_graphs_write_into_nobody_elses_memory(tmp_path: Path, *, forget: bool) -> None:
+    assert (checks.foreign_bytes_written(tmp_path, forget=forget) > 0) == forget
+
+
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here: graphs are checked by their kernels")
 @pytest.mark.parametrize("compiled", [True, False], ids=["graphs", "torch"])
 @pytest.mark.parametrize("name", FAMILIES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from typer.testing import CliRunner
@@ -54,3 +55,47 @@ def test_cli_run_without_a_file_says_so(tmp_path: Path) -> None:
 
     assert told.exit_code != 0
     assert "no such file" in str(told.exception)
+
+
+STATE = {
+    "predictor": "ab" * 32,
+    "missing": "",
+    "observed": 12,
+    "factor": 1.25,
+    "drifted": False,
+    "barred": {"int4": "wrong tokens"},
+    "choices": [
+        {
+            "request": "0x01",
+            "at": 0.0,
+            "method": "plain",
+            "predicted_s": 2.0,
+            "reason": "plain: 9 prompt tokens over 1 stage",
+            "took_s": None,
+        }
+    ],
+}
+
+
+def test_cli_status_of_a_local_home_shows_its_selector_without_asking_the_chain(tmp_path: Path) -> None:
+    nothing = CliRunner().invoke(app, ["status", "--home", str(tmp_path)])
+    (tmp_path / "selector").mkdir()
+    (tmp_path / "selector" / "state.json").write_text(json.dumps(STATE))
+    told = CliRunner().invoke(app, ["status", "--home", str(tmp_path)])
+    as_json = CliRunner().invoke(app, ["status", "--home", str(tmp_path), "--json"])
+
+    assert "no worker has chosen here yet" in nothing.stdout
+    assert told.exit_code == 0, told.output
+    assert "predictor abababababab, 12 jobs observed, jobs take 1.25 times what is predicted, no drift" in told.stdout
+    assert "int4: wrong tokens" in told.stdout
+    assert "2.00 s predicted, - taken; plain: 9 prompt tokens over 1 stage" in told.stdout
+    assert json.loads(as_json.stdout) == {"selector": STATE}
+
+
+def test_cli_status_says_what_it_lacks(tmp_path: Path) -> None:
+    (tmp_path / "selector").mkdir()
+    (tmp_path / "selector" / "state.json").write_text("{")
+
+    assert "say whose status" in str(CliRunner().invoke(app, ["status"]).exception)
+    assert "the chain is asked by --rpc" in str(CliRunner().invoke(app, ["status", "0x" + "11" * 20]).exception)
+    assert "not readable" in str(CliRunner().invoke(app, ["status", "--home", str(tmp_path)]).exception)

@@ -154,6 +154,41 @@ async def test_worker_guesses_by_prompt_lookup(tmp_path: Path) -> None:
         assert max(counts) > 1
 
 
+async def test_worker_reuses_a_prefix_then_sends_chunks_then_guesses_in_one_job(tmp_path: Path) -> None:
+    oracle = Oracle(5)
+    async with world(tmp_path, proposers=oracle) as made:
+        first = await made.asking(PROMPT, max_tokens=4)
+        await first.run()
+        made.choice = ChoiceNote(
+            method="prefix-cache+chunked-prefill+prompt-lookup",
+            amounts={"chunk": 3, "depth": 6},
+            predicted={},
+            reason="the test says so",
+        )
+        asked = await made.asking(PROMPT, max_tokens=120)
+        oracle.about(asked, 120)
+        assert await asked.run() == oracle.known
+        assert asked.verifier.note == made.choice
+        assert asked.verifier.note.methods == ("prefix-cache", "chunked-prefill", "prompt-lookup")
+        assert asked.job is not None
+        name = asked.job.struct_hash()
+        for node in made.net.nodes:
+            calls = [(start, count) for job, start, count in node.engine.calls if job == name]
+            assert calls[:3] == [(32, 3), (35, 3), (38, 2)]  # two windows of 16 were held
+            assert max(count for _, count in calls[3:]) > 1
+        await made.settled()
+        for node in made.net.nodes:
+            assert not node.blames
+            leaf = leaf_of(made, asked, node)
+            assert leaf is not None
+            assert leaf.hop_amount == len(PROMPT) + len(oracle.known) - 1
+        digest, ran = made.learned[-1]
+        assert digest == asked.digest
+        assert (ran.tokens, ran.reused_tokens) == (len(oracle.known), 32)
+        assert 0 < ran.ttft_s < ran.seconds
+        assert 0 < ran.accepted < 1
+
+
 def test_ahead_proposes_no_more_than_a_window_and_no_foreign_id() -> None:
     class Wild:
         def propose(self, ids: Sequence[int], depth: int) -> list[int]:

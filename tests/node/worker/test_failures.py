@@ -326,3 +326,14 @@ async def test_worker_content_key_is_not_reused_for_another_attempt(tmp_path: Pa
         assert again.message.attempt == asked.job.message.attempt + 1
         key = ContentKey.generate()
         assert key.answer_key(again.struct_hash()) != key.answer_key(asked.job.struct_hash())
+
+
+async def test_worker_learns_nothing_of_jobs_that_failed_or_were_cancelled(tmp_path: Path) -> None:
+    async with world(tmp_path) as made:
+        cancelled = await made.asking(PROMPT, max_tokens=60)
+        cancelled.cancel_at = 10
+        await cancelled.run()
+        failed = await made.asking(PROMPT, max_tokens=60)
+        failed.kill_at = (20, made.net.nodes[1])
+        await failed.run()
+        assert made.learned == []

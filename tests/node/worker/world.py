@@ -22,13 +22,14 @@ from plait.protocol.ids import Address
 from plait.protocol.receipts import ReceiptLeaf
 from plait.protocol.typed import Key
 from plait_node.broker import MemoryBroker
+from plait_node.selector import Asked as Wanted
+from plait_node.selector import Choice, Ran, Trial
 from plait_node.swarm import Announcer, DhtKey, Directory, Lookup, MemoryDht, NodeFacts
 from plait_node.wire import Dialer, PeerIdentity
 from plait_node.wire import Patience as LinkPatience
 from plait_node.worker import (
     Admission,
     HopDesk,
-    JobShape,
     LinkPool,
     Patience,
     Planner,
@@ -89,6 +90,7 @@ class World:
     planner: Planner = field(init=False)
     role: WorkerRole = field(init=False)
     choice: ChoiceNote | None = None
+    learned: list[tuple[bytes, Ran]] = field(default_factory=list)
 
     @property
     def pool(self) -> LinkPool:
@@ -104,7 +106,7 @@ class World:
         self.planner = Planner(
             directory=self.swarm,
             manifest=MANIFEST,
-            choose=self.choose,
+            chooser=self,
             max_price=lambda _: 4_000_000,
             clock=time.time,
         )
@@ -119,11 +121,17 @@ class World:
             broker=self.broker,
         )
 
-    def choose(self, shape: JobShape) -> ChoiceNote:
+    def choose(self, asked: Wanted) -> Choice:
+        warm = [way.warm_tokens for way in asked.ways]
+        best = warm.index(max(warm))
         if self.choice is not None:
-            return self.choice
-        method = "prefix-cache" if shape.shared_prefix_tokens else "plain"
-        return ChoiceNote(method=method, amounts={}, predicted={"first_token_s": 0.001}, reason="the test says so")
+            return Choice(way=best, note=self.choice)
+        method = "prefix-cache" if warm[best] else "plain"
+        note = ChoiceNote(method=method, amounts={}, predicted={"first_token_s": 0.001}, reason="the test says so")
+        return Choice(way=best, note=note)
+
+    def learn(self, digest: bytes, trial: Trial | None, ran: Ran) -> None:
+        self.learned.append((digest, ran))
 
     def announcer(self, who: PeerIdentity) -> Announcer:
         return Announcer(

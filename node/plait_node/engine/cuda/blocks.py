@@ -35,6 +35,7 @@ class _Captured:
     facts: torch.Tensor  # int64 (4, size): position, address of the job's keys and values, its room, token id
     host: torch.Tensor  # the same in pinned memory
     spare: torch.Tensor  # keys and values of rows that only fill a batch up
+    step: Step  # the graph writes into its buffers, whoever owns their memory
 
 
 class CudaBlocks:
@@ -101,7 +102,7 @@ class CudaBlocks:
         with torch.cuda.graph(graph, pool=self._pool):
             run()
         self._pool = graph.pool()
-        return _Captured(graph=graph, rows=rows, facts=facts, host=host, spare=spare)
+        return _Captured(graph=graph, rows=rows, facts=facts, host=host, spare=spare, step=step)
 
 
 def _facts(spans: Sequence[Span]) -> torch.Tensor:
