@@ -1,7 +1,8 @@
 # The only verbs of this repository. `make` alone lists them.
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up down test chain-test lint types fmt gen gen-check docs setup-test slither sol-coverage \
-	symbolic brownie bench-gas bench-engine bench-methods-figure bench-gpu bench-selector gas-check soak deep check
+	symbolic brownie bench-gas bench-engine bench-methods-figure bench-gpu bench-selector bench-cost bench-live \
+	gas-check soak deep check
 
 PYTHON ?= python3
 PY := .venv/bin/python
@@ -101,6 +102,12 @@ bench-gpu: setup ## What a CUDA device does, on the shape of Llama 3.1 8B; write
 
 bench-selector: setup ## The selector against its baselines on the measured history; writes build/bench/selector.json, .md and plots.
 	$(PY) -m bench.selector
+
+bench-cost: setup ## A million tokens' cost by part, selector on and off, one node and swarms; writes build/bench/cost.json, .md, .png.
+	$(PY) -m bench.cost
+
+bench-live: setup ## 100 mixed jobs through a real network, the selector against the best fixed methods; build/bench/live.json.
+	$(PY) -m bench.live
 
 deep: setup ## Invariants in 10,000 runs and fuzzing in 10,000 (about an hour).
 	FOUNDRY_INVARIANT_RUNS=10000 FOUNDRY_FUZZ_RUNS=10000 $(FORGE) test --match-path 'chain_tests/{invariant,fuzz,unit,attack}/**'

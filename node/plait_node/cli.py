@@ -16,12 +16,17 @@ from plait.chain.writer import ChainWriter
 from plait.protocol.ids import address, to_hex
 from plait.protocol.manifest import FP32_STRICT, PROFILES
 from plait.protocol.typed import Key
+from plait_node.cli_selector import bench_methods, pin, select
 from plait_node.config import load
 from plait_node.errors import ConfigError
 from plait_node.home import Home
-from plait_node.selector_status import read_state, selector_lines
+from plait_node.selector_status import read_local, selector_lines
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
+
+app.command("bench-methods")(bench_methods)
+app.command("select")(select)
+app.command("pin")(pin)
 
 Rpc = Annotated[str, typer.Option("--rpc", help="JSON-RPC URL of the chain.", envvar="PLAIT_RPC")]
 DeploymentFile = Annotated[
@@ -138,12 +143,12 @@ def status(
         if rpc is None or deployment is None:
             raise ConfigError("the chain is asked by --rpc URL and --deployment FILE")
         facts = asyncio.run(_on_chain(owner, rpc, deployment))
-    chosen = read_state(Home(home).selector_folder) if home is not None else None
+    local = read_local(Home(home).selector_folder) if home is not None else None
     if as_json:
-        typer.echo(json.dumps(facts if home is None else {**facts, "selector": chosen}, indent=2))
+        typer.echo(json.dumps(facts if local is None else {**facts, **local}, indent=2))
         return
     lines = [f"{name:<11} {facts[name]}" for name in facts]
-    typer.echo("\n".join([*lines, *(selector_lines(chosen) if home is not None else ())]))
+    typer.echo("\n".join([*lines, *(selector_lines(local) if local is not None else ())]))
 
 
 async def _on_chain(owner: str, rpc: str, deployment: Path) -> dict[str, object]:

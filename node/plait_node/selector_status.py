@@ -9,14 +9,29 @@ from pathlib import Path
 from typing import Any, cast
 
 from plait_node.errors import ConfigError
+from plait_node.selector.errors import PinError
+from plait_node.selector.pin import PIN, read_pin
 
-__all__ = ["read_state", "selector_lines"]
+__all__ = ["read_local", "selector_lines"]
 
 _FILE = "state.json"  # `LiveSelector` writes it
 
 
-def read_state(folder: Path) -> dict[str, Any] | None:
-    """Return the state, None where no worker has chosen yet; raise `ConfigError` for a file that cannot be read."""
+def read_local(folder: Path) -> dict[str, Any]:
+    """Return the worker's state under "selector", None where no worker has chosen yet, and the operator's under "pin".
+
+    A pin is None where there is none, {"damaged": why} where it is ignored. Raise `ConfigError` for a state that cannot
+    be read.
+    """
+    try:
+        pinned = read_pin(folder / PIN)
+    except PinError as error:
+        return {"selector": _state(folder), "pin": {"damaged": str(error)}}
+    pin = None if pinned is None else {"method": pinned.method, "amounts": pinned.amounts}
+    return {"selector": _state(folder), "pin": pin}
+
+
+def _state(folder: Path) -> dict[str, Any] | None:
     path = folder / _FILE
     try:
         value: object = json.loads(path.read_text(encoding="utf-8"))
@@ -31,8 +46,21 @@ def read_state(folder: Path) -> dict[str, Any] | None:
     return cast("dict[str, Any]", value)
 
 
-def selector_lines(state: Mapping[str, Any] | None) -> list[str]:
+def selector_lines(local: Mapping[str, Any]) -> list[str]:
     """Return lines for people."""
+    return [*_pin_lines(local["pin"]), *_state_lines(local["selector"])]
+
+
+def _pin_lines(pin: Mapping[str, Any] | None) -> list[str]:
+    if pin is None:
+        return []
+    if "damaged" in pin:
+        return [f"{'pinned':<11} nothing: {pin['damaged']}"]
+    amounts = "".join(f", {name} {amount}" for name, amount in pin["amounts"].items())
+    return [f"{'pinned':<11} {pin['method']}{amounts}, by the operator"]
+
+
+def _state_lines(state: Mapping[str, Any] | None) -> list[str]:
     if state is None:
         return [f"{'selector':<11} no worker has chosen here yet"]
     drift = "drift found" if state.get("drifted") else "no drift"

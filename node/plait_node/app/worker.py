@@ -17,6 +17,7 @@ from plait_node.config import WorkerConfig
 from plait_node.engine.methods.prompt_lookup import PromptLookup
 from plait_node.models import StoredModel
 from plait_node.selector import PROMPT_LOOKUP, LiveSelector, Options, model_facts
+from plait_node.selector.machine import measure_in_background
 from plait_node.selector.observe import HARDWARE, load_hardware
 from plait_node.selector.training import load_trained, refit_in_background
 from plait_node.wire import Dialer, PeerIdentity
@@ -127,6 +128,7 @@ def _selector(base: Base, config: WorkerConfig, stored: StoredModel) -> LiveSele
         clock=clock,
         options=Options(budget=config.job_budget or None, over_budget=config.over_budget),
         refit=refit_in_background(folder),
+        measure=measure_in_background(folder / HARDWARE),
     )
 
 

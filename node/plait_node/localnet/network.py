@@ -36,6 +36,8 @@ from plait_node.localnet.plan import (
 )
 from plait_node.localnet.processes import Child, Children, free_port, until_up
 from plait_node.models import publish
+from plait_node.selector.machine import measure
+from plait_node.selector.observe import HARDWARE, save_hardware
 
 _NODE_UP_S = 120.0
 _PATIENCE = Patience(deadline_s=60.0, poll_s=0.02)
@@ -113,6 +115,7 @@ class Network:
                 model=model,
             )
             await self._register(reader)
+        await self._measure()
         for process in self._processes:
             self.start_node(process.name)
         self.write_summary()
@@ -149,6 +152,12 @@ class Network:
         for name in _STAGES:
             await writers["gate"].open_channel(self.owners[name].key.address, worker.service.address, HOP_DEPOSIT)
         self.say(f"stakes    {len(writers)} nodes registered and staked, {len(_STAGES)} hop channels open")
+
+    async def _measure(self) -> None:
+        """Measure this machine for the worker, while nothing else runs: a worker does it beside its first jobs."""
+        facts = await asyncio.to_thread(measure, pause_s=0.0)
+        worker = next(process for process in self._processes if process.role == "worker")
+        save_hardware(Home(self.folder / "nodes" / worker.name).selector_folder / HARDWARE, facts)
 
     def _endpoint(self, mine: list[Process]) -> str:
         http = [f"http://127.0.0.1:{process.port}" for process in mine if process.role == "gateway"]

@@ -110,9 +110,18 @@ class Forest:
         The same rows, growth and seeds give the same trees.
         """
         grown = [_grown(matrix, target, quantile, growth, seed) for seed in seeds]
-        share = 1 / len(grown)
-        trees = [replace(tree, values=[share * value for value in tree.values]) for each in grown for tree in each]
-        return cls(trees, matrix.shape[1])
+        return cls.average([cls(trees, matrix.shape[1]) for trees in grown])
+
+    @classmethod
+    def average(cls, forests: Sequence[Forest]) -> Forest:
+        """Return one that says the mean of what these say, which are of one width."""
+        share = 1 / len(forests)
+        trees = [
+            replace(tree, values=[share * value for value in tree.values])
+            for forest in forests
+            for tree in forest.trees
+        ]
+        return cls(trees, forests[0].width)
 
     def predict(self, matrix: Matrix) -> Matrix:
         """Return (n,) for (n, width), all finite."""

@@ -7,7 +7,7 @@ from typing import Final
 
 from plait_node.selector.facts import Candidate, HardwareFacts
 
-__all__ = ["ALWAYS_ON", "CANDIDATES", "CHUNK", "NONE", "SMALL_CHUNK", "feasible"]
+__all__ = ["ALWAYS_ON", "CANDIDATES", "CHUNK", "NONE", "SMALL_CHUNK", "feasible", "obstacle"]
 
 CHUNK: Final = 128
 SMALL_CHUNK: Final = 32
@@ -50,9 +50,16 @@ _SPECULATIVE: Final = frozenset({"prompt-lookup", "draft-model"})
 
 def feasible(candidate: Candidate, hardware: HardwareFacts, *, real_weights: bool) -> bool:
     """Return whether it can run here; speculation counts on real weights only, whose text means something."""
+    return not obstacle(candidate, hardware, real_weights=real_weights)
+
+
+def obstacle(candidate: Candidate, hardware: HardwareFacts, *, real_weights: bool) -> str:
+    """Return why it cannot run here; empty where it can."""
     methods = set(candidate.methods)
     if not real_weights and methods & _SPECULATIVE:
-        return False
+        return "the model's weights are random: nothing to guess from"
     if not hardware.compiler and ("compiled" in methods or candidate.weights in {"int8", "int4"}):
-        return False
-    return hardware.stages > 1 or not any(name.startswith("codec-") for name in methods)
+        return "the machine has no compiler"
+    if hardware.stages == 1 and any(name.startswith("codec-") for name in methods):
+        return "one stage sends nothing to another"
+    return ""

@@ -14,7 +14,17 @@ from plait_node.engine.lane import WeightType
 from plait_node.selector.candidates import ALWAYS_ON, CANDIDATES, CHUNK, SMALL_CHUNK, feasible
 from plait_node.selector.facts import Candidate, HardwareFacts, TaskFacts
 
-__all__ = ["CHUNKED_PREFILL", "PREFIX_CACHE", "PROMPT_LOOKUP", "Combination", "combinations", "default", "lane_of"]
+__all__ = [
+    "CHUNKED_PREFILL",
+    "PREFIX_CACHE",
+    "PROMPT_LOOKUP",
+    "Combination",
+    "combinations",
+    "default",
+    "lane_of",
+    "runnable",
+    "stands_for",
+]
 
 PREFIX_CACHE: Final = "prefix-cache"
 CHUNKED_PREFILL: Final = "chunked-prefill"
@@ -71,28 +81,41 @@ def default(task: TaskFacts) -> Combination:
     return Combination(reuse=reuse, chunk=CHUNK if _rows(task, reuse=reuse) > CHUNK else 0)
 
 
+def runnable(combination: Combination, task: TaskFacts) -> Combination:
+    """Return it without what changes nothing: a cache with nothing in it, chunks that the whole prompt fits into."""
+    reuse = combination.reuse and task.warm_tokens >= WINDOW_STEPS
+    chunk = combination.chunk if combination.chunk < _rows(task, reuse=reuse) else 0
+    return Combination(reuse=reuse, chunk=chunk, depth=combination.depth)
+
+
 def combinations(
     task: TaskFacts, lane: Candidate, hardware: HardwareFacts, *, real_weights: bool
 ) -> Iterator[tuple[Combination, Candidate]]:
-    """Yield each measured combination that changes something for this task, with the candidate that stands for it.
-
-    What is off because it would change nothing stands in the candidate as in the always-on default: so it was measured.
-    """
+    """Yield each measured combination that changes something for this task, with the candidate that stands for it."""
     warm = task.warm_tokens >= WINDOW_STEPS
     for reuse, depth in product((True, False) if warm else (False,), (0, *_DEPTHS)):
         chunks = [chunk for chunk in _CHUNKS if chunk < _rows(task, reuse=reuse)]
         for chunk in (0, *chunks):
-            methods = dict(lane.methods)
-            if reuse or not warm:
-                methods[PREFIX_CACHE] = 1
-            if chunk or CHUNK not in chunks:
-                methods[CHUNKED_PREFILL] = chunk or CHUNK
-            if depth:
-                methods[PROMPT_LOOKUP] = depth
-            candidate = _named(lane.weights, methods)
-            measured = (candidate.weights, frozenset(methods)) in _KINDS
+            made = Combination(reuse=reuse, chunk=chunk, depth=depth)
+            candidate = stands_for(made, task, lane)
+            measured = (candidate.weights, frozenset(candidate.methods)) in _KINDS
             if measured and feasible(candidate, hardware, real_weights=real_weights):
-                yield Combination(reuse=reuse, chunk=chunk, depth=depth), candidate
+                yield made, candidate
+
+
+def stands_for(combination: Combination, task: TaskFacts, lane: Candidate) -> Candidate:
+    """Return the candidate that a combination is predicted as.
+
+    What is off because it would change nothing stands in it as in the always-on default: so it was measured.
+    """
+    methods = dict(lane.methods)
+    if combination.reuse or task.warm_tokens < WINDOW_STEPS:
+        methods[PREFIX_CACHE] = 1
+    if combination.chunk or _rows(task, reuse=combination.reuse) <= CHUNK:
+        methods[CHUNKED_PREFILL] = combination.chunk or CHUNK
+    if combination.depth:
+        methods[PROMPT_LOOKUP] = combination.depth
+    return _named(lane.weights, methods)
 
 
 def lane_of(profile: Profile, hardware: HardwareFacts) -> Candidate | None:

@@ -6,6 +6,9 @@ SelectorError
 ├── UnknownSettingError   there is no such setting to measure
 ├── OverBudgetError       no way to run the task costs as little as its budget
 ├── UnknownTaskError      there is no kind of task of that name
+├── NoTextError           a prompt to choose for holds no text
+├── HardwareFileError     a file does not hold a machine's facts
+├── PinError              what an operator pins is nothing that a worker chooses
 └── ArtefactError         a trained predictor cannot be read, or is not what it should be
     └── SchemaError       it was trained on other features
 """
@@ -16,8 +19,11 @@ from collections.abc import Sequence
 
 __all__ = [
     "ArtefactError",
+    "HardwareFileError",
     "HistoryError",
+    "NoTextError",
     "OverBudgetError",
+    "PinError",
     "SchemaError",
     "SelectorError",
     "UnknownModelError",
@@ -61,6 +67,18 @@ class UnknownTaskError(SelectorError):
     def __init__(self, kind: str, *, known: Sequence[str]) -> None:
         super().__init__(f"{kind[:32]!r} is no kind of task; give one of {', '.join(known)}")
         self.kind = kind
+
+
+class NoTextError(SelectorError):
+    """A prompt to choose for holds no text."""
+
+
+class HardwareFileError(SelectorError):
+    """A file does not hold a machine's facts."""
+
+
+class PinError(SelectorError):
+    """What an operator pins is nothing that a worker chooses."""
 
 
 class ArtefactError(SelectorError):

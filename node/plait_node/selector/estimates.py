@@ -102,6 +102,10 @@ class Estimate:
         whole = self.ttft_s + (asked - 1) * self.tpot_s
         return self.seconds * (self.ttft_s + (tokens - 1) * self.tpot_s) / whole if whole > 0 else self.seconds
 
+    def cost(self, price_per_hour: float) -> float:
+        """Return what machines of this price, all together, cost for so long, in the price's currency."""
+        return self.seconds * price_per_hour / 3_600
+
     def overlap(self, other: Estimate) -> float:
         """Return the shared part of two intervals of log seconds, as a share of the narrower one."""
         (low, high), (other_low, other_high) = self._logs(), other._logs()

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from plait_node.selector.candidates import NONE
 from plait_node.selector.facts import Candidate, HardwareFacts, ModelFacts, TaskFacts
+from plait_node.selector.rates import Rates
 from plait_node.selector.roofline import Roofline, roofline
 
 __all__ = ["CODE", "NAMES", "NUMERIC", "ROOFLINE", "SCHEMA", "features"]
@@ -76,18 +77,22 @@ _AMOUNTS: Final = (  # log(1 + amount), 0 where the method is off; int8 and int4
 CODE: Final = (*(f"weights-{each}" for each in _WEIGHTS), *_AMOUNTS)
 NAMES: Final = (*NUMERIC, *(f"roofline-{each}" for each in ROOFLINE), *CODE)
 # What a column means can change without its name: then the number does.
-SCHEMA: Final = hashlib.sha256("\n".join(("1", *NAMES)).encode()).hexdigest()[:16]
+SCHEMA: Final = hashlib.sha256("\n".join(("2", *NAMES)).encode()).hexdigest()[:16]
 
 _LEAST_S: Final = 1e-6  # shorter times are this long, so that their logarithms stay near
 
 
 def features(
-    task: TaskFacts, model: ModelFacts, hardware: HardwareFacts, candidates: Sequence[Candidate]
+    task: TaskFacts,
+    model: ModelFacts,
+    hardware: HardwareFacts,
+    candidates: Sequence[Candidate],
+    rates: Rates | None = None,
 ) -> tuple[NDArray[np.float64], list[Roofline]]:
-    """Return the matrix, (candidates, names), and the rooflines that are part of it."""
-    lines = [roofline(task, model, hardware, each) for each in candidates]
+    """Return the matrix, (candidates, names), and the rooflines by these rates that are part of it."""
+    lines = [roofline(task, model, hardware, each, rates) for each in candidates]
     plain = next((line for line, each in zip(lines, candidates, strict=True) if each == NONE), None)
-    base = plain or roofline(task, model, hardware, NONE)
+    base = plain or roofline(task, model, hardware, NONE, rates)
     shared = [*_task(task), *_model(model), *_hardware(hardware)]
     rows = [[*shared, *_line(line, base), *_code(each)] for line, each in zip(lines, candidates, strict=True)]
     return np.array(rows, dtype=np.float64).reshape(len(rows), len(NAMES)), lines

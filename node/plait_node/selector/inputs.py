@@ -18,7 +18,9 @@ from plait_node.selector.embeddings import Embeddings, Projection, fit_projectio
 from plait_node.selector.errors import HistoryError
 from plait_node.selector.facts import Candidate, HardwareFacts, ModelFacts, TaskFacts
 from plait_node.selector.features import CODE, NAMES, NUMERIC, ROOFLINE, features
-from plait_node.selector.roofline import Roofline
+from plait_node.selector.rates import BY_HAND, Rates, fit_rates
+from plait_node.selector.rates import NAMES as RATES
+from plait_node.selector.roofline import Roofline, roofline
 from plait_node.selector.rows import Row
 
 __all__ = ["Inputs", "Options", "Seen"]
@@ -27,6 +29,7 @@ Matrix = NDArray[np.float64]
 PARTS: Final = ("task", "model", "hardware", "candidate")
 _MARGIN: Final = 0.1  # of what was seen of a column, beyond its ends
 _LEAST_MARGIN: Final = 0.2  # for columns that hardly vary: a rate measured again, 22 % up or down
+_HIGHEST: Final = 1e3  # of any rate
 _ROOM: Final = 4_096  # vectors of facts that are kept
 
 
@@ -36,10 +39,11 @@ class Options:
 
     numeric: bool = True
     roofline: bool = True  # its columns, and as what the times are relative to
+    fitted: bool = True  # its rates are fitted to the training rows first, else they are those by hand
     embeddings: bool = True  # where there are any
     dims: int = 6  # of each text's vector
     folds: int = 5  # inner ones, which the quantiles are corrected by
-    averaged: int = 3  # forests of the median, each grown with a seed of its own
+    averaged: int = 2  # forests of the median, and as many of the mean, each grown with a seed of its own
     growth: Growth = field(default_factory=Growth)
 
     @property
@@ -105,8 +109,10 @@ class Inputs:
         seen: Seen,
         projections: Mapping[str, Projection],
         embeddings: Embeddings | None,
+        rates: Mapping[str, Rates] = BY_HAND,
     ) -> None:
         """Take over what was fitted; there are projections for all four texts, and embeddings, or neither."""
+        self.rates = rates
         self.options, self.seen, self.projections = options, seen, projections
         self.encoder: Final = embeddings.name if embeddings is not None and projections else None
         self._embeddings = embeddings
@@ -122,7 +128,8 @@ class Inputs:
             texts = [_texts(row.task, row.model, row.hardware, row.candidate) for row in rows]
             for part, told in zip(PARTS, zip(*texts, strict=True), strict=True):
                 projections[part] = fit_projection(_known(embeddings, sorted(set(told))), options.dims)
-        return cls(options, Seen.of(rows, matrix), projections, embeddings)
+        rates = fit_rates(rows, _line) if options.fitted and options.roofline else BY_HAND
+        return cls(options, Seen.of(rows, matrix), projections, embeddings, rates)
 
     @property
     def width(self) -> int:
@@ -133,7 +140,7 @@ class Inputs:
         self, task: TaskFacts, model: ModelFacts, hardware: HardwareFacts, candidates: Sequence[Candidate]
     ) -> Asked:
         """Return the matrix of one cell; a text without a vector counts as the mean one, outside of the range."""
-        matrix, lines = features(task, model, hardware, candidates)
+        matrix, lines = features(task, model, hardware, candidates, self.rates[hardware.device])
         inside = self.seen.holds(model, candidates, matrix)
         parts = [matrix[:, self._columns]]
         if self.projections:
@@ -154,6 +161,10 @@ class Inputs:
             "families": sorted(self.seen.families),
             "candidates": sorted(self.seen.candidates),
             "encoder": self.encoder,
+            "rates": {
+                device: [each.draft_right, *(each.values[name] for name in RATES)]
+                for device, each in self.rates.items()
+            },
             "projections": {part: each.to_lists() for part, each in self.projections.items()},
         }
 
@@ -172,7 +183,7 @@ class Inputs:
             families=frozenset(map(str, value["families"])),
             candidates=frozenset(map(str, value["candidates"])),
         )
-        return cls(options, seen, projections, embeddings if projections else None)
+        return cls(options, seen, projections, embeddings if projections else None, _rates(value["rates"]))
 
     def _vector(self, part: str, facts: TaskFacts | ModelFacts | HardwareFacts | Candidate) -> Matrix | None:
         key = (part, facts)
@@ -188,6 +199,24 @@ class Inputs:
 
     def _or_mean(self, part: str, vector: Matrix | None) -> Matrix:
         return np.zeros(self.projections[part].dims) if vector is None else vector
+
+
+def _line(row: Row, rates: Rates) -> tuple[float, float]:
+    found = roofline(row.task, row.model, row.hardware, row.candidate, rates)
+    return found.seconds, found.ttft_s
+
+
+def _rates(told: Mapping[str, Sequence[float]]) -> dict[str, Rates]:
+    """Return what `to_lists` made of rates; raise `ValueError` for others."""
+    made: dict[str, Rates] = {}
+    for device, each in told.items():
+        right, *values = map(float, each)
+        if not (0 <= right < 1 and all(0 < value < _HIGHEST for value in values)):
+            raise ValueError("a rate is none")
+        made[device] = Rates(values=dict(zip(RATES, values, strict=True)), draft_right=right)
+    if set(made) != set(BY_HAND):
+        raise ValueError("rates are of other devices")
+    return made
 
 
 def _text(facts: TaskFacts | ModelFacts | HardwareFacts | Candidate) -> str:

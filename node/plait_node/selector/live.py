@@ -17,15 +17,17 @@ from plait_node.selector.errors import SelectorError
 from plait_node.selector.estimates import Predicts
 from plait_node.selector.experience import Experience, Ran, row_of
 from plait_node.selector.facts import HardwareFacts, ModelFacts
+from plait_node.selector.machine import Measure
 from plait_node.selector.online import Corrections
+from plait_node.selector.pin import PIN, Pinned
 from plait_node.selector.policy import Asked, Choice, Options, Policy, Trial
 
-__all__ = ["STATE", "LiveSelector", "Refit", "Trained"]
+__all__ = ["BARRED", "CORRECTIONS", "STATE", "LiveSelector", "Refit", "Trained"]
 
 STATE: Final = "state.json"
 OBSERVED: Final = "observed.parquet"
-_CORRECTIONS: Final = "corrections.json"
-_BARRED: Final = "barred.json"
+CORRECTIONS: Final = "corrections.json"
+BARRED: Final = "barred.json"
 _TOLD: Final = 20  # choices in the state
 _PAUSE_S: Final = 1.0  # files are written at most that often
 _SAVE_EVERY: Final = 25  # jobs between two writings of their rows; the last ones are lost when the node is killed
@@ -72,13 +74,19 @@ class LiveSelector:
         clock: Callable[[], float],
         options: Options | None = None,
         refit: Refit | None = None,
+        measure: Measure | None = None,
     ) -> None:
-        """Keep what is learned in `folder`; whatever is None makes the measured default the choice."""
+        """Keep what is learned in `folder`; whatever is None makes the measured default the choice.
+
+        `measure` is called once, while it runs, where the hardware is None.
+        """
         self._folder = folder
         self._model = model
         self._digest = trained.digest if trained is not None else ""
         self._clock = clock
         self._refit = refit
+        self._measure = measure
+        self._pin = Pinned(folder / PIN)
         self._experience = Experience(folder / OBSERVED)
         self._told: OrderedDict[bytes, _Told] = OrderedDict()
         self._learned = 0
@@ -88,16 +96,16 @@ class LiveSelector:
             model=model,
             hardware=hardware,
             predictor=trained.predictor if trained is not None else None,
-            corrections=Corrections.load(folder / _CORRECTIONS),
-            barred=Barred(folder / _BARRED),
+            corrections=Corrections.load(folder / CORRECTIONS),
+            barred=Barred(folder / BARRED),
             options=options,
         )
         if self.policy.missing:
             _log.warning("the measured default is chosen for every job reason=%s", self.policy.missing)
 
     def choose(self, asked: Asked) -> Choice:
-        """Choose for a job; raise `OverBudgetError`."""
-        choice = self.policy.choose(asked)
+        """Choose for a job, or take what the operator pinned; raise `OverBudgetError`."""
+        choice = self.policy.choose(asked, pin=self._pin.current())
         self._told[asked.digest] = _Told(
             request=to_hex(asked.digest),
             at=self._clock(),
@@ -128,11 +136,12 @@ class LiveSelector:
         self._changed.set()
 
     async def run(self) -> None:
-        """Write what changes, and fit anew when it is time, until cancelled."""
+        """Measure the machine, write what changes, and fit anew when it is time, until cancelled."""
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._keep())
                 group.create_task(self._fit_when_due())
+                group.create_task(self._measure_once())
         finally:
             self._write(rows=True)
 
@@ -176,6 +185,17 @@ class LiveSelector:
             self._swap(trained)
             self._changed.set()
 
+    async def _measure_once(self) -> None:
+        if self._measure is None or self.policy.hardware is not None:
+            return
+        try:
+            self.policy.hardware = await self._measure()
+        except (OSError, TimeoutError, SelectorError) as error:
+            _log.warning("machine not measured, the default goes on error=%s", error)
+            return
+        _log.info("machine measured gflops=%g", self.policy.hardware.matmul_gflops)
+        self._changed.set()
+
     def _swap(self, trained: Trained | None) -> None:
         """Go on with what was fitted: factors on the old predictions do not fit the new ones."""
         if trained is None:
@@ -188,7 +208,7 @@ class LiveSelector:
     def _write(self, *, rows: bool) -> None:
         """Write the small files, a few KiB; and the rows where nothing else runs any more."""
         try:
-            self.policy.corrections.save(self._folder / _CORRECTIONS)
+            self.policy.corrections.save(self._folder / CORRECTIONS)
             partial = self._folder / f"{STATE}.partial"
             partial.write_text(json.dumps(self._state(), indent=1), encoding="utf-8")
             partial.replace(self._folder / STATE)

@@ -10,15 +10,32 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from pydantic import TypeAdapter, ValidationError
+
 from plait.protocol.manifest import Manifest, Profile, Tensor
 from plait_model.errors import ModelError
 from plait_model.families import shape_of
+from plait_node.selector.errors import HardwareFileError
 from plait_node.selector.facts import HardwareFacts, ModelFacts, TaskFacts
 from plait_node.selector.tasks import repetition
 
-__all__ = ["HARDWARE", "Way", "hardware_of", "load_hardware", "model_facts", "save_hardware", "task_facts", "warmed"]
+__all__ = [
+    "HARDWARE",
+    "Way",
+    "hardware_of",
+    "load_hardware",
+    "model_facts",
+    "read_hardware",
+    "save_hardware",
+    "task_facts",
+    "warmed",
+]
 
 HARDWARE: Final = "hardware.json"  # the worker's machine as measured, in the selector's folder of its home
+_HARDWARE: Final = TypeAdapter(HardwareFacts)
+_ABOVE_0: Final = ("cores", "threads", "stages", "matmul_gflops", "copy_gbytes_s", "memory_gbytes")
+_FROM_0: Final = ("rtt_s", "bytes_s", "price_per_hour")
+_MEASURE: Final = "remove it and a worker, or plait node bench-methods --home, measures this machine again"
 _IN_BLOCKS: Final = ("blk.", "model.layers.")
 
 _log = logging.getLogger(__name__)
@@ -93,10 +110,28 @@ def load_hardware(path: Path) -> HardwareFacts | None:
     if not path.exists():
         return None
     try:
-        return HardwareFacts(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        _log.warning("hardware facts unreadable file=%s error=%s", path, error)
+        return read_hardware(path)
+    except HardwareFileError as error:
+        _log.warning("hardware facts unreadable error=%s", error)
         return None
+
+
+def read_hardware(path: Path) -> HardwareFacts:
+    """Read what `save_hardware` wrote; raise `HardwareFileError`."""
+    try:
+        facts = _HARDWARE.validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        said = f"{where}: {first['msg']}" if where else first["msg"]
+        raise HardwareFileError(f"{path} does not hold a machine's facts ({said}); {_MEASURE}") from error
+    except OSError as error:
+        raise HardwareFileError(f"cannot read {path}: {error.strerror}; {_MEASURE}") from error
+    wrong = [name for name in _ABOVE_0 if not 0 < getattr(facts, name) < math.inf]
+    wrong += [name for name in _FROM_0 if not 0 <= getattr(facts, name) < math.inf]
+    if wrong:
+        raise HardwareFileError(f"{path}: {', '.join(wrong)} cannot be that of a machine; {_MEASURE}")
+    return facts
 
 
 def save_hardware(path: Path, facts: HardwareFacts) -> None:

@@ -4,7 +4,8 @@ The rule. Among the pairs that meet deadline and budget and lie inside what was 
 complete first is the best. The measured default of its route is taken in its place when all of them or the default lie
 outside, or when the two forecasts' intervals (of log seconds) overlap by more than `Options.overlap` of the narrower
 one. For a small share of jobs, drawn from the request's hash, another pair inside that is expected within a tenth of
-the best is tried, where the deadline leaves twice the time that it may take.
+the best is tried, where the deadline leaves twice the time that it may take. What the operator pinned is taken whatever
+is expected of it, over the route that it is expected to be complete on first.
 """
 
 from __future__ import annotations
@@ -13,23 +14,26 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, Literal
 
 from plait.protocol.choice import ChoiceNote
 from plait.protocol.ids import keccak
 from plait_node.selector.barred import Barred
-from plait_node.selector.combinations import Combination, combinations, default, lane_of
-from plait_node.selector.errors import OverBudgetError
+from plait_node.selector.combinations import Combination, combinations, default, lane_of, runnable, stands_for
 from plait_node.selector.estimates import Estimate, Predicts
 from plait_node.selector.facts import Candidate, HardwareFacts, ModelFacts, TaskFacts
 from plait_node.selector.observe import Way, hardware_of, warmed
 from plait_node.selector.online import Corrections
+from plait_node.selector.rule import Limits, pick
 
 __all__ = ["Asked", "Choice", "Options", "Policy", "Trial"]
 
 _MOST_SCALE: Final = 8.0  # announced step times are hints: they move a prediction by no more
 _ROW_SHARE: Final = 0.06  # what a prompt's row takes, in decode steps: where nothing better is known
 _SHOWN: Final = 3  # pairs whose predictions stand in the note beside the chosen one's
+
+_PINNED: Final = "pinned by the operator"
 
 _log = logging.getLogger(__name__)
 
@@ -91,7 +95,17 @@ class _Pair:
 
     @property
     def cost(self) -> float:
-        return self.estimate.seconds * self.trial.hardware.price_per_hour / 3_600
+        return self.estimate.cost(self.trial.hardware.price_per_hour)
+
+    @property
+    def title(self) -> str:
+        return self.combination.title
+
+    @property
+    def order(self) -> tuple[float, ...]:
+        """Return what pairs are sorted by: where two are expected together, what does less comes first."""
+        made = self.combination
+        return self.expected_s, self.way, len(made.methods), made.depth, -made.chunk
 
 
 class Policy:
@@ -111,8 +125,8 @@ class Policy:
         self.predictor = predictor
         self.corrections = corrections or Corrections()
         self.barred = barred or Barred()
+        self.hardware = hardware
         self._model = model
-        self._hardware = hardware
         self._options = options or Options()
 
     @property
@@ -122,47 +136,63 @@ class Policy:
             return "there is no trained predictor"
         if self._model is None:
             return "the model's architecture is not one that was measured"
-        return "" if self._hardware is not None else "this machine was not measured"
+        return "" if self.hardware is not None else "this machine was not measured"
 
     def bar(self, method: str, reason: str) -> None:
         """Run nothing by this method any more, because its output was wrong; raise `OSError`."""
         self.barred.bar(method, reason)
 
-    def choose(self, asked: Asked) -> Choice:
-        """Choose; raise `OverBudgetError` where that is how a budget is kept. Takes a few milliseconds, no I/O."""
-        pairs, missing = self._pairs(asked)
+    def choose(self, asked: Asked, *, pin: Combination | None = None) -> Choice:
+        """Choose; raise `OverBudgetError` where that is how a budget is kept. Takes a few milliseconds, no I/O.
+
+        `pin` leaves the route to choose, and what of it cannot run is off.
+        """
+        pairs, missing = self._pairs(asked, pin)
         if not pairs:
-            return self._unpredicted(asked, missing)
-        fit = [each for each in pairs if self._timely(asked, each) and self._affordable(each)]
-        if not fit:
-            chosen, why = self._least_bad(asked, pairs)
-            return _choice(asked, chosen, pairs, why)
-        inside = [each for each in fit if each.estimate.inside]
-        best = min(inside or fit, key=_order)
-        usual = next((each for each in fit if each.way == best.way and _is_default(each)), best)
-        doubt = self._doubt(best, usual)
-        chosen = usual if doubt else best
-        tried = self._explored(asked, chosen, inside)
+            return self._unpredicted(asked, missing, pin)
+        options = self._options
+        limits = Limits(seconds=asked.limit_s, budget=options.budget, over_budget=options.over_budget)
+        if pin is not None:
+            return self._pinned(asked, pairs, limits, pin)
+        fit = limits.met_by(pairs)
+        chosen, why = pick(pairs, limits, usual=partial(_usual, pairs), overlap=options.overlap)
+        tried = self._explored(asked, chosen, [each for each in fit if each.estimate.inside])
         if tried is not None:
             return _choice(asked, tried, fit, "tried to learn from it")
-        return _choice(asked, chosen, fit, doubt and f"the default, because {doubt}")
+        return _choice(asked, chosen, fit or pairs, why)
 
-    def _pairs(self, asked: Asked) -> tuple[list[_Pair], str]:
+    def _pinned(self, asked: Asked, pairs: Sequence[_Pair], limits: Limits, pin: Combination) -> Choice:
+        own = [each for each in pairs if each.combination == self._kept(pin, each.trial.task)]
+        fit = limits.met_by(own)
+        chosen, why = (min(fit, key=_order), "") if fit else limits.least_bad(own)
+        return _choice(asked, chosen, pairs, f"{_PINNED}; {why}" if why else _PINNED)
+
+    def _kept(self, pin: Combination, task: TaskFacts) -> Combination:
+        """Return what of a pinned combination can run."""
+        return runnable(pin, task).without(self.barred.reasons)
+
+    def _pairs(self, asked: Asked, pin: Combination | None) -> tuple[list[_Pair], str]:
         """Return what could be run with what it should take, or why nothing can be said."""
-        predictor, model, hardware = self.predictor, self._model, self._hardware
+        predictor, model, hardware = self.predictor, self._model, self.hardware
         if predictor is None or model is None or hardware is None:
             return [], self.missing
         found: list[_Pair] = []
         try:
             for index, way in enumerate(asked.ways):
-                found += self._pairs_of(asked, index, predictor, model, hardware_of(hardware, way))
+                found += self._pairs_of(asked, index, predictor, model, hardware_of(hardware, way), pin)
         except Exception as error:  # noqa: BLE001  a predictor that fails must not cost the payer the answer
             _log.warning("prediction failed error=%r", error)
             return [], f"the predictor failed: {error}"
         return found, "nothing that may run here was measured"
 
-    def _pairs_of(
-        self, asked: Asked, index: int, predictor: Predicts, model: ModelFacts, hardware: HardwareFacts
+    def _pairs_of(  # noqa: PLR0917 -- all but the index are of different types
+        self,
+        asked: Asked,
+        index: int,
+        predictor: Predicts,
+        model: ModelFacts,
+        hardware: HardwareFacts,
+        pin: Combination | None,
     ) -> list[_Pair]:
         way = asked.ways[index]
         task, lane = warmed(asked.task, way.warm_tokens), lane_of(way.profile, hardware)
@@ -170,6 +200,9 @@ class Policy:
             return []
         made = combinations(task, lane, hardware, real_weights=model.real_weights)
         found = [each for each in made if self.barred.allows(*each[0].methods)]
+        kept = None if pin is None else self._kept(pin, task)
+        if kept is not None and all(each != kept for each, _ in found):
+            found.append((kept, stands_for(kept, task, lane)))
         if not found:
             return []
         forecasts = predictor.predict(task, model, hardware, [candidate for _, candidate in found])
@@ -190,33 +223,6 @@ class Policy:
         estimate = trial.predicted.times(factor)
         return _Pair(way=way, combination=combination, trial=trial, estimate=estimate, blamed_s=blamed_s)
 
-    def _timely(self, asked: Asked, pair: _Pair) -> bool:
-        return pair.estimate.seconds <= asked.limit_s
-
-    def _affordable(self, pair: _Pair) -> bool:
-        return self._options.budget is None or pair.cost <= self._options.budget
-
-    def _least_bad(self, asked: Asked, pairs: Sequence[_Pair]) -> tuple[_Pair, str]:
-        """Return what comes nearest to limits that nothing meets, and why it is taken."""
-        timely = [each for each in pairs if self._timely(asked, each)]
-        affordable = [each for each in pairs if self._affordable(each)]
-        if affordable and not timely:
-            why = f"nothing is expected within the {asked.limit_s:.1f} s left: the soonest"
-            return min(affordable, key=_order), why
-        budget = self._options.budget or 0.0
-        cheapest = min(timely or pairs, key=lambda each: (each.cost, _order(each)))
-        if self._options.over_budget == "refuse":
-            raise OverBudgetError(budget, cost=cheapest.cost, seconds=cheapest.estimate.seconds)
-        return cheapest, f"nothing costs at most the budget of {budget:.3g}: the cheapest, at {cheapest.cost:.3g}"
-
-    def _doubt(self, best: _Pair, usual: _Pair) -> str:
-        if not (best.estimate.inside and usual.estimate.inside):
-            return "the task, the model or the machine lies outside what was measured"
-        overlap = best.estimate.overlap(usual.estimate)
-        if best is usual or overlap <= self._options.overlap:
-            return ""
-        return f"its interval and that of {best.combination.title} overlap by {overlap:.0%}"
-
     def _explored(self, asked: Asked, chosen: _Pair, inside: Sequence[_Pair]) -> _Pair | None:
         draw = keccak(b"explore", asked.digest)
         if not inside or int.from_bytes(draw[:8], "big") >= self._options.explore * 2**64:
@@ -229,16 +235,17 @@ class Policy:
         ]
         return near[int.from_bytes(draw[8:16], "big") % len(near)] if near else None
 
-    def _unpredicted(self, asked: Asked, missing: str) -> Choice:
-        """Return the measured default over the way with the soonest end, as far as step times tell."""
+    def _unpredicted(self, asked: Asked, missing: str, pin: Combination | None) -> Choice:
+        """Return what is pinned, else the default, over the way with the soonest end, as far as step times tell."""
         found = [
             (_rough_s(asked.task, way), way.blamed_s * asked.task.answer_tokens, index)
             for index, way in enumerate(asked.ways)
         ]
         (first_s, total_s), _, index = min(found, key=lambda each: (each[0][1] + each[1], each[2]))
         task = warmed(asked.task, asked.ways[index].warm_tokens)
-        usual = default(task).without(self.barred.reasons)
-        text = f"{usual.title}: {_facts(task, asked.ways[index])}; the default, because {missing}"
+        usual = default(task).without(self.barred.reasons) if pin is None else self._kept(pin, task)
+        why = f"the default, because {missing}" if pin is None else f"{_PINNED}, not predicted because {missing}"
+        text = f"{usual.title}: {_facts(task, asked.ways[index])}; {why}"
         predicted = {"first_token_s": round(first_s, 6), "total_s": round(total_s, 6)}
         note = ChoiceNote(method=usual.method, amounts=usual.amounts, predicted=predicted, reason=text)
         return Choice(way=index, note=note)
@@ -257,14 +264,13 @@ def _rough_s(task: TaskFacts, way: Way) -> tuple[float, float]:
     return first, first + (task.answer_tokens - 1) * way.step_s
 
 
-def _is_default(pair: _Pair) -> bool:
-    return pair.combination == default(pair.trial.task)
+def _usual(pairs: Sequence[_Pair], best: _Pair) -> _Pair | None:
+    """Return the measured default over the best pair's route."""
+    return next((each for each in pairs if each.way == best.way and each.combination == default(each.trial.task)), None)
 
 
-def _order(pair: _Pair) -> tuple[float, int, int, int, int]:
-    """Return what pairs are sorted by: where two are expected together, what does less comes first."""
-    made = pair.combination
-    return pair.expected_s, pair.way, len(made.methods), made.depth, -made.chunk
+def _order(pair: _Pair) -> tuple[float, ...]:
+    return pair.order
 
 
 def _choice(asked: Asked, chosen: _Pair, pairs: Sequence[_Pair], why: str) -> Choice:

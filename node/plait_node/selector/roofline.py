@@ -1,10 +1,9 @@
-"""What a candidate should take by arithmetic alone: the roofline, a prior that knows no measurement of the engine.
+"""What a candidate should take by arithmetic: the roofline, a prior that knows rates and no measured cell.
 
-A pass takes as long as its products and as reading the weights and keys, at the machine's measured rates: on a GPU the
-longer of the two, on a CPU their sum, since a core that waits for memory computes little meanwhile. Besides, each block
-costs some starting, each row some hashing, and each pass one round of the ring. What engines do beyond that (caches,
-packing, waiting) is left to learn. The constants below are round numbers, set by hand from bench/NOTES.md and from the
-first rows that were measured, and not fitted.
+A pass takes the sum of its products and of reading the weights and keys, at the machine's measured rates times what a
+lane's work really takes of them (`rates`: by hand, or fitted). Besides, each block costs some starting, each row some
+hashing, and each pass one round of the ring. What engines do beyond that (caches, packing, waiting, guesses that are
+right) is left to learn. The rates by hand are round numbers from bench/NOTES.md and from the first rows measured.
 """
 
 from __future__ import annotations
@@ -15,21 +14,14 @@ from typing import Final
 
 from plait.protocol.windows import WINDOW_STEPS
 from plait_node.selector.facts import Candidate, HardwareFacts, ModelFacts, TaskFacts
+from plait_node.selector.rates import BY_HAND, Rates, lane
 
 __all__ = ["Roofline", "roofline"]
 
 BYTES: Final = {"fp32": 4.0, "bf16": 2.0, "int8": 1.0625, "int4": 0.5625}  # a weight, scales included
 _CODED: Final = {"codec-bf16": 2.0, "codec-int8": 1.0625}  # bytes of a value on a link, where it is not fp32
-# Products against the measured fp32 rate: about what a CPU with 16-bit products does, and a GPU with tensor cores.
-_SPEED: Final = {
-    "cpu": {"fp32": 0.9, "bf16": 1.7, "int8": 1.7, "int4": 1.5},
-    "cuda": {"fp32": 0.9, "bf16": 10.0, "int8": 8.0, "int4": 8.0},
-}
-# Seconds to start one block's work: (compiled, not compiled).
-_START_S: Final = {"cpu": (4e-5, 3.5e-4), "cuda": (6e-5, 3e-4)}
-_ROW_S: Final = {"cpu": 3e-5, "cuda": 1e-4}  # to hash a row and hand it on, on the host
 _ROW_COST: Final = 0.12  # what one row more costs where proposals are checked, in passes: as look-up reckons
-_DRAFT_RIGHT: Final = 0.85  # the draft is the model itself in int4, whole beside the driver: so it was measured
+# The draft is the model itself in int4, whole beside the driver: so it was measured.
 _DRAFT: Final = Candidate(name="draft", weights="int4", methods={"compiled": 1})
 
 
@@ -67,11 +59,15 @@ class _Given:
     model: ModelFacts
     hardware: HardwareFacts
     candidate: Candidate
+    rates: Rates
 
 
-def roofline(task: TaskFacts, model: ModelFacts, hardware: HardwareFacts, candidate: Candidate) -> Roofline:
-    """Return seconds for one candidate; nothing is measured, stored or drawn."""
-    given = _Given(task=task, model=model, hardware=hardware, candidate=candidate)
+def roofline(
+    task: TaskFacts, model: ModelFacts, hardware: HardwareFacts, candidate: Candidate, rates: Rates | None = None
+) -> Roofline:
+    """Return seconds for one candidate, by its device's rates or those by hand; nothing is stored or drawn."""
+    chosen = rates or BY_HAND[hardware.device]
+    given = _Given(task=task, model=model, hardware=hardware, candidate=candidate, rates=chosen)
     if candidate.methods.get("continuous-batching", 1) > 1 and task.batch > 1:
         return _together(given)
     return _one_by_one(given)
@@ -88,7 +84,7 @@ def _one_by_one(given: _Given) -> Roofline:
     passes = [(_prefill(given, rows, requests=1), count) for rows, count in prompts]
     prefill = sum(count * one.computed_s for (_, one), count in passes)
     links = sum(count * one.link_s for (_, one), count in passes) + task.batch * steps * step.link_s
-    decode = task.batch * steps * step.computed_s
+    decode = task.batch * steps * step.computed_s + _draft_prompts(given)
     # Of n requests the mean one comes after (n - 1) / 2 others.
     waited = (task.batch - 1) / 2 * (passes[1][0][1].seconds + steps * step.seconds)
     own = sum(count * one.seconds for (_, one), count in passes) / task.batch
@@ -125,11 +121,12 @@ def _together(given: _Given) -> Roofline:
     step = _decode_pass(given, streams=streams, depth=depth)
     wait = prefill.seconds * ((1 + 1 / task.batch) / 2 if passes >= 2 else 1.0)
     links = prefill.link_s + steps * step.link_s
+    decode = steps * step.computed_s + _draft_prompts(given)
     return Roofline(
         prefill_s=prefill.computed_s,
-        decode_s=steps * step.computed_s,
+        decode_s=decode,
         link_s=links,
-        seconds=prefill.computed_s + steps * step.computed_s + links,
+        seconds=prefill.computed_s + decode + links,
         ttft_s=wait,
         tpot_s=step.seconds / gain,
         prompt_rows=rows,
@@ -166,7 +163,7 @@ def _speculation(given: _Given) -> tuple[float, float]:
     """
     methods, task = given.candidate.methods, given.task
     if depth := methods.get("draft-model", 0):
-        return float(depth), sum(_DRAFT_RIGHT**step for step in range(depth + 1))
+        return float(depth), _expected(given.rates.draft_right, depth)
     if depth := methods.get("prompt-lookup", 0):
         right = min(0.9, 0.05 + 1.5 * task.repetition)
         found = [(_expected(right, count) / (1 + _ROW_COST * count), count) for count in range(depth + 1)]
@@ -199,20 +196,28 @@ def _decode_pass(given: _Given, *, streams: float, depth: float) -> _Pass:
     return _Pass(computed_s=one.computed_s + depth * streams * alone.computed_s, link_s=one.link_s)
 
 
+def _draft_prompts(given: _Given) -> float:
+    """Return what the draft takes to read all prompts: each by itself, and it shares no cache."""
+    if "draft-model" not in given.candidate.methods:
+        return 0.0
+    task, draft = given.task, replace(given, candidate=_DRAFT)
+    return task.batch * _pass(draft, rows=task.prompt_tokens, heads=1, context=task.prompt_tokens / 2).computed_s
+
+
 def _pass(given: _Given, *, rows: float, heads: float, context: float, streams: float = 1.0) -> _Pass:
     """Return what `rows` through all blocks and `heads` of them through the head take, each over `context` keys."""
-    model, hardware, candidate = given.model, given.hardware, given.candidate
+    model, hardware, candidate, rates = given.model, given.hardware, given.candidate, given.rates.values
+    own = lane(candidate)
+    byte_s, product_s = 1e-9 / hardware.copy_gbytes_s, 1e-9 / hardware.matmul_gflops
     head = model.hidden * model.vocabulary
     keys = 8 * model.blocks * model.kv_heads * (model.hidden // model.heads) * context * streams
-    read = BYTES[candidate.weights] * (model.block_parameters + head) + keys
-    products = 2 * (rows * model.block_parameters + heads * head) + 4 * rows * context * model.hidden * model.blocks
-    rate = 1e9 * hardware.matmul_gflops * _SPEED[hardware.device][candidate.weights]
-    start = _START_S[hardware.device]["compiled" not in candidate.methods]
-    times = read / (1e9 * hardware.copy_gbytes_s), products / rate
     computed = (
-        (max(times) if hardware.device == "cuda" else sum(times))
-        + model.blocks * start
-        + rows * _ROW_S[hardware.device]
+        rates[f"read-{own}"] * byte_s * (BYTES[candidate.weights] * model.block_parameters + keys)
+        + rates[f"head-{own}"] * byte_s * BYTES[candidate.weights] * head
+        + rates[f"product-{own}"] * product_s * 2 * (rows * model.block_parameters + heads * head)
+        + rates["attention"] * product_s * 4 * rows * context * model.hidden * model.blocks
+        + rates["start" if "compiled" in candidate.methods else "start-plain"] * model.blocks
+        + rates["row"] * rows
     )
     value = next((_CODED[name] for name in candidate.methods if name in _CODED), 4.0)
     sent = value * rows * model.hidden * (hardware.stages - 1)

@@ -14,10 +14,11 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from plait_node.selector.child import run_module
 from plait_node.selector.errors import ArtefactError, HistoryError
 from plait_node.selector.estimates import Predicts
 from plait_node.selector.live import OBSERVED, Refit, Trained
@@ -25,9 +26,10 @@ from plait_node.selector.online import Corrections
 from plait_node.selector.rows import Row, Rows
 
 if TYPE_CHECKING:
+    from plait_model.text_encoder import TextEncoder
     from plait_node.selector.embeddings import Embeddings
 
-__all__ = ["SHIPPED", "error_of", "fit", "load_trained", "refit_in_background"]
+__all__ = ["SHIPPED", "error_of", "fit", "load_trained", "read_trained", "refit_in_background"]
 
 SHIPPED: Final = Path(__file__).with_name("history")
 PREDICTOR: Final = "predictor.plait"
@@ -42,34 +44,41 @@ _log = logging.getLogger(__name__)
 def load_trained(own: Path, *, shipped: Path = SHIPPED) -> Trained | None:
     """Return the node's own predictor, else the shipped one; None, and a warning, where neither can be used."""
     for folder in (own, shipped):
-        path = folder / PREDICTOR
-        if not path.exists():
-            continue
         try:
-            return _load(folder)
+            found = read_trained(folder)
         except (ArtefactError, HistoryError, ImportError) as error:
-            _log.warning("predictor not used file=%s error=%s", path, error)
+            _log.warning("predictor not used file=%s error=%s", folder / PREDICTOR, error)
+            continue
+        if found is not None:
+            return found
     return None
+
+
+def read_trained(folder: Path, *, encoder: Callable[[str], TextEncoder] | None = None) -> Trained | None:
+    """Return the predictor that lies in a folder, None where none does.
+
+    A worker gives no encoder, as it loads no torch: texts that are new to it lie outside what was measured. Raises:
+        ArtefactError, HistoryError: the predictor or its vectors are damaged.
+        ImportError: what runs it is not installed.
+    """
+    path, vectors = folder / PREDICTOR, folder / VECTORS
+    if not path.exists():
+        return None
+    from plait_node.selector.artefact import load  # noqa: PLC0415 -- lightgbm loads where there is a predictor only
+    from plait_node.selector.embeddings import Embeddings  # noqa: PLC0415 -- as above
+
+    predictor = load(path, embeddings=Embeddings.load(vectors, make=encoder) if vectors.exists() else None)
+    return Trained(predictor=predictor, digest=hashlib.sha256(path.read_bytes()).hexdigest())
 
 
 def refit_in_background(folder: Path, *, shipped: Path = SHIPPED) -> Refit:
     """Return what fits anew from the rows in `folder`, in a process of its own."""
 
     async def run() -> Trained | None:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "plait_node.selector.training", str(folder), str(shipped)),
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-        try:
-            async with asyncio.timeout(_FIT_S):
-                done = await process.wait()
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
+        done = await run_module("plait_node.selector.training", str(folder), str(shipped), deadline_s=_FIT_S)
         if done not in (0, _NO_BETTER):
             raise HistoryError(f"the process that fits ended with {done}; see what it wrote above")
-        return await asyncio.to_thread(_load, folder) if done == 0 else None
+        return await asyncio.to_thread(read_trained, folder) if done == 0 else None
 
     return run
 
@@ -108,16 +117,6 @@ def error_of(predictor: Predicts, past: Sequence[Row], last: Sequence[Row]) -> f
 
 def _seconds(predictor: Predicts, row: Row) -> float:
     return predictor.predict(row.task, row.model, row.hardware, [row.candidate])[0].seconds
-
-
-def _load(folder: Path) -> Trained:
-    """Read a predictor without an encoder: a worker loads no torch, and unknown texts lie outside what was measured."""
-    from plait_node.selector.artefact import load  # noqa: PLC0415 -- lightgbm loads where there is a predictor only
-    from plait_node.selector.embeddings import Embeddings  # noqa: PLC0415 -- as above
-
-    path, vectors = folder / PREDICTOR, folder / VECTORS
-    predictor = load(path, embeddings=Embeddings.load(vectors) if vectors.exists() else None)
-    return Trained(predictor=predictor, digest=hashlib.sha256(path.read_bytes()).hexdigest())
 
 
 def _vectors(folders: Sequence[Path], rows: Sequence[Row]) -> Embeddings | None:

@@ -89,7 +89,7 @@ def test_cli_status_of_a_local_home_shows_its_selector_without_asking_the_chain(
     assert "predictor abababababab, 12 jobs observed, jobs take 1.25 times what is predicted, no drift" in told.stdout
     assert "int4: wrong tokens" in told.stdout
     assert "2.00 s predicted, - taken; plain: 9 prompt tokens over 1 stage" in told.stdout
-    assert json.loads(as_json.stdout) == {"selector": STATE}
+    assert json.loads(as_json.stdout) == {"selector": STATE, "pin": None}
 
 
 def test_cli_status_says_what_it_lacks(tmp_path: Path) -> None:
