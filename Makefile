@@ -1,7 +1,7 @@
 # The only verbs of this repository. `make` alone lists them.
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up down test chain-test lint types fmt gen gen-check docs setup-test slither sol-coverage \
-	symbolic brownie bench-gas bench-engine bench-methods-figure bench-gpu bench-selector bench-cost bench-live \
+	symbolic brownie bench-gas bench-engine bench-methods-figure bench-gpu bench-selector train-selector bench-cost bench-live \
 	gas-check soak deep check
 
 PYTHON ?= python3
@@ -102,6 +102,9 @@ bench-gpu: setup ## What a CUDA device does, on the shape of Llama 3.1 8B; write
 
 bench-selector: setup ## The selector against its baselines on the measured history; writes build/bench/selector.json, .md and plots.
 	$(PY) -m bench.selector
+
+train-selector: setup ## Fit the predictor that comes with the package on the history that comes with it.
+	$(PY) -m bench.selector.ship
 
 bench-cost: setup ## A million tokens' cost by part, selector on and off, one node and swarms; writes build/bench/cost.json, .md, .png.
 	$(PY) -m bench.cost

@@ -21,6 +21,7 @@ from plait_node.errors import ConfigError
 from plait_node.home import Home
 from plait_node.selector.errors import SelectorError
 from plait_node.selector.pin import PIN, pin_of, save_pin
+from plait_node.selector.tasks import KINDS
 
 if TYPE_CHECKING:
     from plait_node.selector.explain import Explanation, Question
@@ -92,7 +93,9 @@ def select(
     hardware: Annotated[
         str, typer.Option("--hardware", help="A measured setting's name, a JSON file of facts, or `this` machine.")
     ],
-    task: Annotated[str | None, typer.Option("--task", help="Kind of task, by the texts that are measured.")] = None,
+    task: Annotated[
+        str | None, typer.Option("--task", help=f"Kind of task that was measured: {', '.join(KINDS)}.")
+    ] = None,
     prompt_file: Annotated[Path | None, typer.Option("--prompt-file", help="File with a prompt, UTF-8.")] = None,
     batch: Annotated[int, typer.Option(min=1, max=255, help="Requests at once.")] = 1,
     max_tokens: Annotated[int, typer.Option(min=1, max=100_000, help="Tokens of each answer.")] = 32,

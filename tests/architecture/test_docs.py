@@ -40,7 +40,17 @@ def test_makefile_helps_with_every_verb_that_readers_use() -> None:
 
     wanted = ["setup", "demo", "up", "down", "test", "chain-test", "lint", "types", "fmt", "gen", "docs"]
     wanted += ["slither", "sol-coverage", "symbolic", "brownie", "bench-gas", "soak"]
-    wanted += ["bench-engine", "bench-methods-figure", "bench-gpu", "bench-selector", "deep", "check"]
+    wanted += [
+        "bench-engine",
+        "bench-methods-figure",
+        "bench-gpu",
+        "bench-selector",
+        "train-selector",
+        "bench-cost",
+        "bench-live",
+        "deep",
+        "check",
+    ]
     assert [line.split()[0] for line in shown.splitlines() if line.startswith("  ")][1:] == wanted
 
 

@@ -28,7 +28,12 @@ __all__ = ["Inputs", "Options", "Seen"]
 Matrix = NDArray[np.float64]
 PARTS: Final = ("task", "model", "hardware", "candidate")
 _MARGIN: Final = 0.1  # of what was seen of a column, beyond its ends
-_LEAST_MARGIN: Final = 0.2  # for columns that hardly vary: a rate measured again, 22 % up or down
+_LEAST_MARGIN: Final = 0.2  # for columns that hardly vary
+# The roofline is in proportion to these: twice as much, or half, is not another kind of machine.
+_PROPORTIONAL: Final = ("matmul_gflops", "copy_gbytes_s")
+_TWICE: Final = 0.7
+# Answers of any length have the same passes, only more of them; and no time depends on how much memory is not used.
+_UNBOUNDED: Final = ("answer_tokens", "memory_gbytes")
 _HIGHEST: Final = 1e3  # of any rate
 _ROOM: Final = 4_096  # vectors of facts that are kept
 
@@ -68,7 +73,7 @@ class Seen:
         """Return what rows and their features, (rows, names), span."""
         ranged = matrix[:, _RANGED]
         low, high = ranged.min(axis=0), ranged.max(axis=0)
-        margin = np.maximum(_MARGIN * (high - low), _LEAST_MARGIN)
+        margin = np.maximum(_MARGIN * (high - low), _LEAST)
         return cls(
             low=low - margin,
             high=high + margin,
@@ -84,7 +89,10 @@ class Seen:
         return within & np.array(known, dtype=np.bool_)
 
 
-_RANGED: Final = [index for index, name in enumerate(NAMES) if not name.startswith("roofline-")]
+_RANGED: Final = [
+    index for index, name in enumerate(NAMES) if not name.startswith("roofline-") and name not in _UNBOUNDED
+]
+_LEAST: Final = np.array([_TWICE if NAMES[index] in _PROPORTIONAL else _LEAST_MARGIN for index in _RANGED])
 
 
 def _kind(candidate: Candidate) -> str:

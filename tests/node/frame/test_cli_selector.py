@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from click.testing import Result
 from tests.node.selector.made_policy import HARDWARE
 from tests.node.selector.made_rows import made_rows
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from plait_node.cli import app
 from plait_node.selector.artefact import save
@@ -21,12 +19,12 @@ MODEL = "smollm2-135m"
 
 
 @pytest.fixture(scope="module")
-def history(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def history(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("history")
     rows = made_rows(cells=20)
     rows.save(folder / "made.parquet")
     save(Predictor.fit(rows), folder / "predictor.plait")
-    yield folder
+    return folder
 
 
 def node(*words: str) -> Result:

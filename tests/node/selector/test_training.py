@@ -21,10 +21,10 @@ def slower(row: Row, factor: float) -> Row:
     return replace(row, outcome=replace(row.outcome, **{name: factor * getattr(row.outcome, name) for name in times}))
 
 
-def folders(tmp_path: Path) -> tuple[Path, Path]:
+def folders(tmp_path: Path, *, cells: int = 20) -> tuple[Path, Path]:
     own, shipped = tmp_path / "own", tmp_path / "shipped"
-    made_rows(cells=20).save(shipped / "made.parquet")
-    seen = made_rows(cells=10, seed=3)
+    made_rows(cells=cells).save(shipped / "made.parquet")
+    seen = made_rows(cells=cells // 2, seed=3)
     Rows(slower(row, 2.0) for row in seen[: len(seen) // 2 * 2]).save(own / "observed.parquet")
     return own, shipped
 
@@ -50,8 +50,9 @@ def test_fit_that_is_worse_is_not_kept(tmp_path: Path, monkeypatch: pytest.Monke
     assert (own / "predictor.plait").read_bytes() == before
 
 
+@pytest.mark.timeout(300)  # the process has the lowest priority, and other tests want the cores as well
 async def test_refit_runs_in_a_process_of_its_own(tmp_path: Path) -> None:
-    own, shipped = folders(tmp_path)
+    own, shipped = folders(tmp_path, cells=6)
     trained = await refit_in_background(own, shipped=shipped)()
     assert trained is not None
     assert (own / "predictor.plait").exists()
