@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = ["bench_methods", "pin", "select"]
 
+_MOST_AT_ONCE = 255  # requests of a cell
+
 
 @contextmanager
 def _wrong_usage() -> Generator[None]:
@@ -41,6 +44,13 @@ def _wrong_usage() -> Generator[None]:
 
 def _several(given: str | None) -> list[str] | None:
     return [name.strip() for name in given.split(",") if name.strip()] if given else None
+
+
+def _sizes(given: str | None) -> tuple[int, ...]:
+    sizes = _several(given) or []
+    if not all(size.isdecimal() and 0 < int(size) <= _MOST_AT_ONCE for size in sizes):
+        raise ConfigError(f"--batches takes numbers from 1 to {_MOST_AT_ONCE} with commas between, not {given!r}")
+    return tuple(map(int, sizes))
 
 
 def bench_methods(
@@ -71,19 +81,19 @@ def bench_methods(
     from plait_node.selector.observe import HARDWARE, save_hardware  # noqa: PLC0415 -- as above
 
     chosen = {"tasks": _several(tasks), "models": _several(models), "settings": _several(settings)}
-    try:
-        sizes = tuple(int(size) for size in _several(batches) or ())
-        made = Plan(
-            **{name: value for name, value in chosen.items() if value}, batches=sizes, repeats=repeats, plan=plan
-        )  # pyright: ignore[reportArgumentType] -- each is a list of names
+    with _wrong_usage():
+        made = Plan(  # pyright: ignore[reportArgumentType] -- each is a list of names
+            **{name: value for name, value in chosen.items() if value},
+            batches=_sizes(batches),
+            repeats=repeats,
+            plan=plan,
+        )
         with tempfile.TemporaryDirectory() as folder:
             rows = measure_into(out, made, folder=Path(folder))
-    except (SelectorError, ValueError) as error:
-        raise ConfigError(str(error)) from error
     typer.echo(f"{len(rows)} rows in {out}")
     if home is not None:
         selector = Home(home).selector_folder
-        save_hardware(selector / HARDWARE, hardware_facts("one-core", cores=1))
+        save_hardware(selector / HARDWARE, hardware_facts("one-core", cores=len(os.sched_getaffinity(0))))
         for method, reason in bar_wrong(rows, selector).items():
             typer.echo(f"barred {method}: {reason}")
 

@@ -12,7 +12,6 @@ from tests.node.selector.made_rows import HARDWARE, made_rows
 from typer.testing import CliRunner
 
 from plait_node.cli import app
-from plait_node.errors import ConfigError
 from plait_node.selector.bench import Plan, load, measure_into, models, runner, wrong
 from plait_node.selector.bench.design import BATCHES, Cell, design
 from plait_node.selector.bench.models import SMALL, open_model
@@ -153,11 +152,20 @@ def test_unknown_names_are_refused_before_anything_is_measured(
     assert not (tmp_path / "history.parquet").exists()
 
 
-def test_command_says_what_is_wrong() -> None:
-    found = CliRunner().invoke(app, ["bench-methods", "x.parquet", "--models", "gpt-9"])
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--models", "gpt-9"], "no model 'gpt-9'"),
+        (["--batches", "1,two"], "numbers from 1 to 255"),
+        (["--batches", "0"], "numbers from 1 to 255"),
+    ],
+)
+def test_command_says_what_is_wrong_in_one_line(options: list[str], words: str) -> None:
+    found = CliRunner().invoke(app, ["bench-methods", "x.parquet", *options])
 
-    assert isinstance(found.exception, ConfigError)
-    assert "no model 'gpt-9'" in str(found.exception)
+    assert found.exit_code == 2
+    assert words in found.stderr
+    assert not Path("x.parquet").exists()
 
 
 @pytest.mark.parametrize("content", [b"", b"no Parquet", b"PAR1" + bytes(64) + b"PAR1"])

@@ -8,11 +8,11 @@ from statistics import fmean
 from typing import Final
 
 from plait_node.selector.barred import Barred
+from plait_node.selector.live import BARRED
 from plait_node.selector.rows import Row
 
 __all__ = ["bar_wrong", "wrong"]
 
-FILE: Final = "barred.json"
 # Rounded weights may go another way at any close call; text that has nothing to do with the exact answer agrees in 0.
 _LEAST: Final = 0.1
 
@@ -40,7 +40,7 @@ def wrong(rows: Iterable[Row]) -> Mapping[str, str]:
 
 def bar_wrong(rows: Iterable[Row], folder: Path) -> Mapping[str, str]:
     """Bar them in a node's selector folder; return what was barred. Raise `OSError`."""
-    found, barred = wrong(rows), Barred(folder / FILE)
+    found, barred = wrong(rows), Barred(folder / BARRED)
     for method, reason in found.items():
         barred.bar(method, reason)
     return found
