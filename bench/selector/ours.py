@@ -1,8 +1,8 @@
 """Our selector: the predictor of the package, fitted on the training cells' rows, as a selector of the comparison.
 
 Two ways to choose by it: `ours` takes the least predicted seconds; `ours, cautious` keeps the cell's default where the
-live policy would (`plait_node.selector.policy`): the question lies outside what was measured, or the two forecasts'
-intervals overlap by more than its bound.
+live policy would (`plait_node.selector.policy`): the question lies outside what was measured, or the best should save
+less than its bound.
 """
 
 from __future__ import annotations
@@ -79,5 +79,6 @@ def _kept(cell: Cell, found: Estimates) -> str:
     names = list(cell.timings)
     best = choose({name: estimate.seconds for name, estimate in found.items()}, names)
     first, usual = found[best], found[cell.default]
-    sure = first.inside and usual.inside and first.overlap(usual) <= PolicyOptions().overlap
+    saved = 1 - first.seconds / usual.seconds
+    sure = first.inside and usual.inside and saved >= PolicyOptions().least_gain
     return best if sure or best == cell.default else cell.default

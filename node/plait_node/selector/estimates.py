@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Protocol
+from typing import Protocol
 
 from plait_node.selector.facts import Candidate, HardwareFacts, ModelFacts, TaskFacts
 
 __all__ = ["Estimate", "Predicted", "Predicts"]
-
-_LEAST_S: Final = 1e-9
 
 
 class Predicted(Protocol):
@@ -105,13 +102,3 @@ class Estimate:
     def cost(self, price_per_hour: float) -> float:
         """Return what machines of this price, all together, cost for so long, in the price's currency."""
         return self.seconds * price_per_hour / 3_600
-
-    def overlap(self, other: Estimate) -> float:
-        """Return the shared part of two intervals of log seconds, as a share of the narrower one."""
-        (low, high), (other_low, other_high) = self._logs(), other._logs()
-        narrower = min(high - low, other_high - other_low)
-        shared = min(high, other_high) - max(low, other_low)
-        return min(1.0, max(0.0, shared / narrower)) if narrower > 0 else float(shared >= 0)
-
-    def _logs(self) -> tuple[float, float]:
-        return math.log(max(_LEAST_S, self.low)), math.log(max(_LEAST_S, self.high))

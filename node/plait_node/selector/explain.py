@@ -156,10 +156,10 @@ def _chosen(question: Question, bars: Sequence[Bar], *, predicted: bool) -> tupl
     if not allowed:
         return None, "nothing that the payer and this node allow can run here"
     usual = partial(_usual, allowed, question.hardware)
-    overlap = Options().overlap
+    least_gain = Options().least_gain
     if predicted:
-        return pick(allowed, question.limits, usual=usual, overlap=overlap)
-    return pick(allowed, question.limits, usual=usual, overlap=overlap, outside=_NO_PREDICTOR)
+        return pick(allowed, question.limits, usual=usual, least_gain=least_gain)
+    return pick(allowed, question.limits, usual=usual, least_gain=least_gain, outside=_NO_PREDICTOR)
 
 
 def _usual(bars: Sequence[Bar], hardware: HardwareFacts, best: Bar) -> Bar | None:

@@ -2,10 +2,10 @@
 
 The rule. Among the pairs that meet deadline and budget and lie inside what was measured, the one expected to be
 complete first is the best. The measured default of its route is taken in its place when all of them or the default lie
-outside, or when the two forecasts' intervals (of log seconds) overlap by more than `Options.overlap` of the narrower
-one. For a small share of jobs, drawn from the request's hash, another pair inside that is expected within a tenth of
-the best is tried, where the deadline leaves twice the time that it may take. What the operator pinned is taken whatever
-is expected of it, over the route that it is expected to be complete on first.
+outside, or when the best should save less than `Options.least_gain` of the default's time. For a small share of jobs,
+drawn from the request's hash, another pair inside that is expected within a tenth of the best is tried, where the
+deadline leaves twice the time that it may take. What the operator pinned is taken whatever is expected of it, over the
+route that it is expected to be complete on first.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Options:
 
     explore: float = 0.02  # share of jobs
     near: float = 0.10  # how much longer than the best an explored pair may be expected to take
-    overlap: float = 0.75
+    least_gain: float = 0.02  # of the default's time: for less, it is not left
     budget: float | None = None
     over_budget: Literal["offer", "refuse"] = "offer"
 
@@ -155,7 +155,7 @@ class Policy:
         if pin is not None:
             return self._pinned(asked, pairs, limits, pin)
         fit = limits.met_by(pairs)
-        chosen, why = pick(pairs, limits, usual=partial(_usual, pairs), overlap=options.overlap)
+        chosen, why = pick(pairs, limits, usual=partial(_usual, pairs), least_gain=options.least_gain)
         tried = self._explored(asked, chosen, [each for each in fit if each.estimate.inside])
         if tried is not None:
             return _choice(asked, tried, fit, "tried to learn from it")

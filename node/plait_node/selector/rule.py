@@ -81,13 +81,14 @@ def pick(
     limits: Limits,
     *,
     usual: Callable[[OptionT], OptionT | None],
-    overlap: float,
+    least_gain: float,
     outside: str = OUTSIDE,
 ) -> tuple[OptionT, str]:
     """Return the choice, and why where it is not simply the best; raise `OverBudgetError`.
 
-    `usual` gives the measured default beside the best one, None where there is none. It is taken where the two
-    intervals share more than `overlap` of the narrower one, or where one of them lies `outside`, said in these words.
+    `usual` gives the measured default beside the best one, None where there is none. It is taken where the best should
+    save less than `least_gain` of its time, or where one of them lies `outside`, said in these words. Their intervals
+    say nothing of their order: what both are off by is mostly the same.
     """
     fit = limits.met_by(options)
     if not fit:
@@ -98,10 +99,10 @@ def pick(
         default = best
     if not (best.estimate.inside and default.estimate.inside):
         return default, f"the default, because {outside}"
-    shared = best.estimate.overlap(default.estimate)
-    if best is default or shared <= overlap:
+    gain = 1 - best.estimate.seconds / default.estimate.seconds
+    if best is default or gain >= least_gain:
         return best, ""
-    return default, f"the default, because its interval and that of {best.title} overlap by {shared:.0%}"
+    return default, f"the default, because {best.title} should save less than {least_gain:.0%} of its time"
 
 
 def _order(option: Option) -> tuple[float, ...]:

@@ -77,8 +77,16 @@ def test_explain_under_rounded_profiles_chooses_among_them() -> None:
     assert chosen(answer(profiles=(PROFILES["int4"],))).title == "int4"
 
 
+def test_explain_prefers_the_default_of_the_same_weights_for_less_than_the_least_gain(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(SECONDS, "lookup-3", 0.99 * SECONDS["always-on"])
+    found = answer()
+    assert chosen(found).title == "always-on"
+    assert "less than 2%" in found.reason
+
+
 def test_explain_prefers_the_default_of_the_same_weights_where_it_is_unsure() -> None:
-    assert chosen(answer(Fixed(spread=2.0))).title == "always-on"
     found = answer(Fixed(outside=["always-on"]))
     assert chosen(found).title == "always-on"
     assert "outside what was measured" in found.reason
