@@ -32,8 +32,9 @@ _LEAST_MARGIN: Final = 0.2  # for columns that hardly vary
 # The roofline is in proportion to these: twice as much, or half, is not another kind of machine.
 _PROPORTIONAL: Final = ("matmul_gflops", "copy_gbytes_s")
 _TWICE: Final = 0.7
-# Answers of any length have the same passes, only more of them; and no time depends on how much memory is not used.
-_UNBOUNDED: Final = ("answer_tokens", "memory_gbytes")
+# Answers of any length have the same passes, only more of them; and no time depends on memory or cores that are not
+# used: what is used is told by threads and by the measured rates.
+_UNBOUNDED: Final = ("answer_tokens", "memory_gbytes", "cores")
 _HIGHEST: Final = 1e3  # of any rate
 _ROOM: Final = 4_096  # vectors of facts that are kept
 
