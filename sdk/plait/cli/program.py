@@ -24,7 +24,9 @@ SUMMARIES = {
     "deploy": "Put the contracts on a chain and write the deployment file.",
     "job": "Show whether a job's receipt is signed, claimed or final.",
     "node": "Serve blocks of a model: publish, stake, run, status.",
+    "proxy": "Serve OpenAI's API on this machine; each answer is checked and paid.",
 }
+EXTRAS = {"proxy": "web"}  # of commands whose extra has another name than they
 EXIT_CODES = "Exit codes: 0 done, 1 failed or findings, 2 wrong usage or a missing extra."
 
 
@@ -33,7 +35,8 @@ class MissingExtraError(PlaitError):
 
     def __init__(self, command: str, missing: str) -> None:
         super().__init__(
-            f"`plait {command}` needs {missing}, which is not installed; run: pip install 'plait[{command}]'"
+            f"`plait {command}` needs {missing}, which is not installed; "
+            f"run: pip install 'plait[{EXTRAS.get(command, command)}]'"
         )
         self.command = command
         self.missing = missing
