@@ -48,3 +48,4 @@ async def test_reputation_of_a_stranger_is_nothing(chain: LocalChain, reader: Ch
     stranger = chain.new_key().address
 
     assert (await reader.reputation(stranger), await reader.tier(stranger)) == (0, 0)
+    assert await reader.tiers([stranger]) == {stranger: 0}

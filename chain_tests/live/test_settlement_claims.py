@@ -195,6 +195,41 @@ async def test_claim_that_a_reorganisation_undid_is_sent_again(trade: Trade) -> 
     assert [each.status for each in claimer.claims()] == ["done"]
 
 
+async def test_claims_of_a_channel_that_another_gateway_owns_wait_until_it_comes_here(trade: Trade) -> None:
+    ours = False
+    claimer = Claimer(trade.payee_journal, trade.node, trade.payee)
+    claimer.owns = lambda channel: ours and channel == trade.channel.id
+    await trade.job(1)
+    await trade.job(2)
+    await claimer.settle()
+    await claimer.claim_now()
+    await claimer.watch()
+    assert (await claimed_events(trade), claimer.waiting()) == ([], 2)
+
+    ours = True
+    await trade.job(3)
+    await claimer.settle()
+
+    assert await claimed_events(trade) == [1_000, 2_000, 3_000]
+    assert claimer.waiting() == 0
+
+
+async def test_rounds_that_another_gateway_claimed_are_passed_over_but_for_the_last(trade: Trade) -> None:
+    for number in (1, 2, 3):
+        await trade.job(number)
+    rounds = trade.book.rounds()
+    await trade.payer.claim(trade.payee, [rounds[2].row()])
+    claimer = Claimer(trade.payee_journal, trade.node, trade.payee)
+
+    await claimer.settle()
+
+    assert [(each.cumulative, each.status) for each in claimer.claims()] == [(3_000, "moot")]
+    assert await claimed_events(trade) == [3_000]
+    await trade.job(4)
+    await claimer.settle()
+    assert await claimed_events(trade) == [3_000, 4_000]
+
+
 CLAIM_AND_DIE = """
 import asyncio, os, signal, sys
 from plait.chain import ChainReader, ChainWriter, Deployment, Patience

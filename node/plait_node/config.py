@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -45,19 +45,68 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class BrokerConfig(_Section):
+    """Where the broker is, and how this node gets in. `broker = "nats://host:port"` says the first alone."""
+
+    url: str = Field(min_length=1, description="nats:// or tls:// and host:port; commas separate a cluster's servers")
+    ca: Path | None = Field(default=None, description="the authority of the servers' certificates, PEM")
+    nkey: Path | None = Field(default=None, description="file with the seed of this node's key")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: object) -> object:
+        return {"url": value} if isinstance(value, str) else value
+
+
 class DhtConfig(_Section):
     """Where this node's DHT socket listens (UDP)."""
 
     listen: Socket
 
 
+class MeetingPoint(_Section):
+    """A dialable node to which a stage behind NAT keeps a link: `owner@host:port/certificate` in the file."""
+
+    owner: AddressField
+    socket: Socket
+    certificate: HashField
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: object) -> object:
+        if isinstance(value, str):
+            owner, _, rest = value.partition("@")
+            socket, separator, certificate = rest.rpartition("/")
+            if not separator:
+                raise ValueError(f"{value!r} is not owner@host:port/certificate; ready.json of that node has it")
+            return {"owner": owner, "socket": socket, "certificate": certificate}
+        return value
+
+
 class StageConfig(_Section):
-    """Blocks `[first, last)` of a model, and what serving them costs."""
+    """Blocks `[first, last)` of a model, or how many of them it has room for, and what serving them costs."""
 
     model: HashField
-    first: int = Field(ge=0)
-    last: int = Field(gt=0)
+    first: int = Field(default=0, ge=0)
+    last: int = Field(default=0, ge=0)
+    blocks: int = Field(
+        default=0,
+        ge=0,
+        description="in place of first and last: room for so many; the stage takes, and keeps, those which help most",
+    )
     listen: Socket
+    announce: Socket | None = Field(default=None, description="what others dial, where that is not `listen`")
+    reach: Literal["dialable", "via"] = Field(
+        default="dialable", description="via: nobody can dial this stage; it dials out, and is called over others"
+    )
+    via: tuple[MeetingPoint, ...] = Field(
+        default=(),
+        max_length=3,
+        description="reach via: the nodes over which it is called; none: stages of its model that can be dialed",
+    )
+    relay_mib: int = Field(
+        default=4, ge=0, description="MiB a second copied for each node that cannot be dialed to another such; 0: none"
+    )
     price: int = Field(ge=0, description="base units per 1,000,000 steps x blocks")
     kv_steps: int = Field(default=8_192, gt=0, description="steps of KV room over all jobs")
     prefix_steps: int = Field(default=4_096, ge=0, description="steps kept for prefixes of ended jobs")
@@ -77,18 +126,35 @@ class StageConfig(_Section):
     step_seconds: float = Field(default=0.25, gt=0, le=10, description="how long a pass with prompt rows is to take")
     credit_windows: int = Field(default=4, ge=1, description="windows served before they are paid")
 
+    @model_validator(mode="after")
+    def _names_its_blocks(self) -> StageConfig:
+        if self.blocks and (self.first or self.last):
+            raise ValueError("name blocks, or first and last, not both")
+        if not self.blocks and not self.first < self.last:
+            raise ValueError("first must be below last; or name blocks, how many there is room for, in their place")
+        return self
+
 
 class WorkerConfig(_Section):
     """What the worker takes from its group, and what it asks of a payer."""
 
     model: HashField
+    listen: Socket | None = Field(
+        default=None, description="where stages behind NAT open links; without it they are reached over a relay"
+    )
+    announce: Socket | None = Field(default=None, description="what those stages dial, where that is not `listen`")
+    relay_mib: int = Field(
+        default=4, ge=0, description="MiB a second copied for each node that cannot be dialed to another such; 0: none"
+    )
     input_price: int = Field(ge=0, description="base units per 1,000,000 input tokens")
     output_price: int = Field(ge=0, description="base units per 1,000,000 output tokens")
     share: int = Field(default=1_000_000, ge=0, le=1_000_000, description="millionths of the payer's amount")
     max_input: int = Field(default=2_048, gt=0)
     max_output: int = Field(default=1_024, gt=0)
     credit_windows: int = Field(default=4, ge=1)
-    device_class: str = "cpu"
+    device_class: str = Field(
+        default="cpu", pattern=r"^\w{1,32}$", description="first part of the group's class; room and pace are measured"
+    )
     parallel_jobs: int = Field(default=2, gt=0)
     job_budget: float = Field(
         default=0.0,
@@ -107,6 +173,11 @@ class GatewayConfig(_Section):
     """Where payers reach this node."""
 
     listen: Socket
+    url: str = Field(
+        default="",
+        pattern=r"^(https?://\S+)?$",
+        description="under which payers reach it, one of the endpoint's on chain; by default that of `listen`",
+    )
 
 
 class NodeConfig(_Section):
@@ -119,7 +190,7 @@ class NodeConfig(_Section):
     roles: tuple[Role, ...] = Field(min_length=1)
     dht: DhtConfig
     models: Path  # the folder that `plait node publish` wrote
-    broker: str = ""
+    broker: BrokerConfig | None = None
     stage: StageConfig | None = None
     worker: WorkerConfig | None = None
     gateway: GatewayConfig | None = None
@@ -129,7 +200,7 @@ class NodeConfig(_Section):
         for role in self.roles:
             if getattr(self, role) is None:
                 raise ValueError(f"role {role!r} needs a section [{role}]")
-        if not self.broker and {"gateway", "worker"} & set(self.roles):
+        if self.broker is None and {"gateway", "worker"} & set(self.roles):
             raise ValueError('roles gateway and worker need broker = "nats://host:port"')
         return self
 
@@ -142,16 +213,31 @@ def load(path: Path) -> NodeConfig:
         raise ConfigError(f"{path}: no such file; `plait node init` writes one") from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: not TOML: {error}") from error
-    for name in _OVERRIDABLE:
-        value = os.environ.get(f"PLAIT_NODE_{name.upper()}")
-        if value:
-            raw[name] = value
+    _override(raw)
     raw.setdefault("home", ".")
-    for name in ("home", "deployment", "models"):
-        if isinstance(raw.get(name), str):
-            raw[name] = str((path.parent / raw[name]).resolve())
+    _resolve(raw, ("home", "deployment", "models"), path.parent)
+    if isinstance(raw.get("broker"), dict):
+        _resolve(raw["broker"], ("ca", "nkey"), path.parent)
     try:
         return NodeConfig.model_validate(raw)
     except ValidationError as error:
         lines = [f"  {'.'.join(str(part) for part in item['loc']) or 'file'}: {item['msg']}" for item in error.errors()]
         raise ConfigError(f"{path}: {len(lines)} field(s) to mend\n" + "\n".join(lines)) from error
+
+
+def _override(raw: dict[str, Any]) -> None:
+    """Let the environment name what it may; of a broker with a section of its own, the address alone."""
+    for name in _OVERRIDABLE:
+        value = os.environ.get(f"PLAIT_NODE_{name.upper()}")
+        if not value:
+            continue
+        if name == "broker" and isinstance(raw.get(name), dict):
+            raw[name]["url"] = value
+        else:
+            raw[name] = value
+
+
+def _resolve(section: dict[str, Any], names: tuple[str, ...], folder: Path) -> None:
+    for name in names:
+        if isinstance(section.get(name), str):
+            section[name] = str((folder / section[name]).resolve())

@@ -19,7 +19,7 @@ from plait.ledger.journal import Journal
 from plait.ledger.payee import PayeeBook
 from plait.protocol.ids import to_hex
 from plait.protocol.typed import Domain, Key
-from plait_node.broker import NatsBroker
+from plait_node.broker import BrokerAccess, NatsBroker
 from plait_node.chain_nodes import ChainNodes
 from plait_node.config import NodeConfig
 from plait_node.errors import ConfigError
@@ -151,7 +151,11 @@ def _first(error: BaseException) -> BaseException:
 @asynccontextmanager
 async def connected(config: NodeConfig, name: str) -> AsyncGenerator[NatsBroker]:
     """Connect to the broker for as long as the block lasts."""
-    broker = await NatsBroker.connect(config.broker, name=name)
+    where = config.broker
+    if where is None:  # unreachable: who asks has a role that needs one, and the configuration was checked for it
+        raise ConfigError('this role needs broker = "nats://host:port"')
+    access = BrokerAccess(ca=where.ca, nkey=where.nkey)
+    broker = await NatsBroker.connect(where.url, name=name, access=access)
     try:
         yield broker
     finally:

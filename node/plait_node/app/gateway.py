@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
+from plait.ledger import SharedBook
 from plait_node.app.base import Base, background, clock, connected
 from plait_node.chain_requests import OpenRequests
 from plait_node.config import GatewayConfig
@@ -23,7 +24,7 @@ async def run(base: Base, config: GatewayConfig) -> AsyncGenerator[dict[str, obj
             owner=base.config.owner,
             key=base.key,
             domain=base.domain,
-            book=base.payees(),
+            book=SharedBook(base.journal, base.domain, base.config.owner),
             store=base.home.path / "gateway.sqlite",
             broker=broker,
             directory=base.keys,
@@ -35,10 +36,13 @@ async def run(base: Base, config: GatewayConfig) -> AsyncGenerator[dict[str, obj
             patience_s=_PATIENCE_S,
             clock=clock,
         )
+        claimer.owns = gateway.owns
         listening: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         host, port = config.listen.host, config.listen.port
-        async with (
-            gateway,
-            background(serve(gateway, host=host, port=port, ready=listening.set_result), claimer.run()),
-        ):
+
+        def ready(port: int) -> None:
+            gateway.reached_at(config.url or f"http://{host}:{port}")
+            listening.set_result(port)
+
+        async with gateway, background(serve(gateway, host=host, port=port, ready=ready), claimer.run()):
             yield {"url": f"http://{host}:{await listening}"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
@@ -11,6 +12,8 @@ from functools import partial
 from plait.protocol.ids import Hash
 from plait.protocol.manifest import Manifest, Profile
 from plait_node.app.base import Base, background
+from plait_node.app.door import Door, points_of
+from plait_node.app.place import placed
 from plait_node.chain_requests import OpenRequests
 from plait_node.config import StageConfig
 from plait_node.engine import Lane, StageEngine
@@ -19,7 +22,8 @@ from plait_node.errors import ConfigError
 from plait_node.stage import StageConfig as RoleConfig
 from plait_node.stage import StageRole
 from plait_node.swarm import NodeFacts
-from plait_node.wire import Dialer, LinkServer, PeerIdentity
+
+_MEET_S = 15.0
 
 log = logging.getLogger(__name__)
 
@@ -27,10 +31,10 @@ log = logging.getLogger(__name__)
 @asynccontextmanager
 async def run(base: Base, config: StageConfig) -> AsyncGenerator[dict[str, object]]:
     """Serve a range of blocks for as long as the block lasts."""
+    config = await _placed(base, config)
     engine = await asyncio.to_thread(_engine, base, config)
     profile = _profile(engine.manifest, config).profile_id
-    certificate = base.home.certificate()
-    identity = PeerIdentity(owner=base.config.owner, key=base.key, certificate=certificate, domain=base.domain)
+    door = Door(base, relay_mib=config.relay_mib)
     claimer = base.claimer()
     role = StageRole(
         RoleConfig(
@@ -48,21 +52,53 @@ async def run(base: Base, config: StageConfig) -> AsyncGenerator[dict[str, objec
         directory=base.keys,
         channels=base.reader,
         payees=base.payees(),
-        dialer=Dialer(identity=identity, directory=base.keys),
+        dialer=door.meeting,
         on_chain=OpenRequests(base.reader),
         on_payment=claimer.notify,
     )
-    server = LinkServer(identity, base.keys, role.serve)
-    port = await server.start(config.listen.host, config.listen.port)
-    facts = _announced(role, config, profile=profile, port=port, certificate=certificate.fingerprint)
-    try:
-        async with background(role.run(), base.announcer().run(facts), claimer.run()):
-            yield {"listen": f"{config.listen.host}:{port}"}
-    finally:
-        await role.stop()
-        await server.stop()
-        for path in await asyncio.to_thread(role.facts.write_evidence, base.home.path / "evidence"):
-            log.warning("evidence written file=%s", path)
+    facts = _announced(role, config, profile=profile, door=door)
+    async with door.open(role.serve, config.listen, announce=config.announce, hidden=config.reach == "via"):
+        try:
+            announcing = _announcing(base, config, door, facts)
+            async with background(role.run(), _keeping(base, config, door), announcing, claimer.run()):
+                yield door.facts()
+        finally:
+            await role.stop()
+            for path in await asyncio.to_thread(role.facts.write_evidence, base.home.path / "evidence"):
+                log.warning("evidence written file=%s", path)
+
+
+async def _placed(base: Base, config: StageConfig) -> StageConfig:
+    """Return the configuration with the blocks to serve, chosen where it does not name them."""
+    if not config.blocks:
+        return config
+    manifest = (await asyncio.to_thread(base.store.open, config.model)).manifest
+    profile = _profile(manifest, config).profile_id
+    return await placed(
+        config,
+        base.directory(),
+        base.home.path / "blocks.json",
+        owner=base.config.owner,
+        blocks=manifest.blocks,
+        profile=profile,
+    )
+
+
+async def _keeping(base: Base, config: StageConfig, door: Door) -> None:
+    """Keep links to meeting points where nobody can dial this stage."""
+    if config.reach == "via":
+        directory = base.directory()
+        async with background(directory.run([config.model])):
+            await door.meeting.keep(points_of(config, directory))
+
+
+async def _announcing(base: Base, config: StageConfig, door: Door, facts: Callable[[], NodeFacts]) -> None:
+    """Announce the stage; one that nobody can dial waits a while for its first meeting point."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_MEET_S):
+            while config.reach == "via" and not door.meeting.kept:  # noqa: ASYNC110 -- looked at rarely, at start alone
+                await asyncio.sleep(0.2)
+    await base.announcer().run(facts)
 
 
 def _engine(base: Base, config: StageConfig) -> StageEngine:
@@ -95,10 +131,9 @@ def _profile(manifest: Manifest, config: StageConfig) -> Profile:
     return found
 
 
-def _announced(
-    role: StageRole, config: StageConfig, *, profile: Hash, port: int, certificate: Hash
-) -> Callable[[], NodeFacts]:
+def _announced(role: StageRole, config: StageConfig, *, profile: Hash, door: Door) -> Callable[[], NodeFacts]:
     def facts() -> NodeFacts:
+        at = door.at
         return NodeFacts(
             model=config.model,
             first=config.first,
@@ -108,9 +143,10 @@ def _announced(
             free_steps=role.facts.free_steps,
             queue=role.facts.queue,
             price=config.price,
-            host=config.listen.host,
-            port=port,
-            certificate=certificate,
+            host=at.host if at is not None else "",
+            port=at.port if at is not None else 0,
+            certificate=door.identity.certificate.fingerprint,
+            via=() if at is not None else door.meeting.kept,
         )
 
     return facts

@@ -7,12 +7,13 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from plait.ledger.payer import PayerBook
-from plait.protocol.ids import group_id
 from plait.protocol.manifest import Manifest
 from plait.protocol.messages import Terms
 from plait.protocol.tokens import ChatTokenizer
 from plait_node.app.base import Base, background, clock, connected
+from plait_node.app.door import Door
 from plait_node.app.onchain import answer_on_chain
+from plait_node.chain_tiers import ChainTiers
 from plait_node.config import WorkerConfig
 from plait_node.engine.methods.prompt_lookup import PromptLookup
 from plait_node.models import StoredModel
@@ -20,11 +21,12 @@ from plait_node.selector import PROMPT_LOOKUP, LiveSelector, Options, model_fact
 from plait_node.selector.machine import measure_in_background
 from plait_node.selector.observe import HARDWARE, load_hardware
 from plait_node.selector.training import load_trained, refit_in_background
-from plait_node.wire import Dialer, PeerIdentity
+from plait_node.swarm import Directory
 from plait_node.worker import (
     Admission,
     HopDesk,
     LinkPool,
+    Membership,
     OfferKeeper,
     OfferTerms,
     Planner,
@@ -43,33 +45,37 @@ _AGAIN_S = 0.5
 @asynccontextmanager
 async def run(base: Base, config: WorkerConfig) -> AsyncGenerator[dict[str, object]]:
     """Take jobs of a group, have stages answer them, pay the stages."""
+    # budget: the one place that puts a worker together
     stored = base.store.open(config.model)
     manifest, owner, domain, key = stored.manifest, base.config.owner, base.domain, base.key
     offer = _offer(config, manifest)
     prekeys = PrekeyRing(base.home.path / "prekeys.json", key=key, domain=domain, node=owner, clock=clock)
     directory = base.directory()
-    tools, selector = _tools(base, stored), _selector(base, config, stored)
-    planner = Planner(
-        directory=directory,
-        manifest=manifest,
-        chooser=selector,
-        max_price=lambda _: offer.max_route_price(),
-        clock=clock,
-        rtt_s=tools.pool.rtt_s,
-        spare_s=tools.patience.deadline_s,
-    )
-    group = group_id(config.model, offer.hardware, offer.tier, offer.cohort)
-    async with connected(base.config, "plait-worker") as broker:
+    door = Door(base, relay_mib=config.relay_mib)
+    tools, selector = _tools(base, stored, door), _selector(base, config, stored)
+    planner = _planner(tools, directory, selector, offer)
+    group = _membership(base, config)
+    opened = door.open(tools.pool.serve, config.listen, announce=config.announce)
+    async with connected(base.config, "plait-worker") as broker, opened:
         role = WorkerRole(
-            RoleConfig(group=group, parallel_jobs=config.parallel_jobs),
+            RoleConfig(parallel_jobs=config.parallel_jobs),
             tools=tools,
             planner=planner,
             admission=Admission(owner=owner, domain=domain, directory=base.keys, prekeys=prekeys, manifest=manifest),
             announcer=base.announcer(),
             broker=broker,
+            jobs=group.jobs,
         )
         keeper = OfferKeeper(
-            offer, broker=broker, planner=planner, prekeys=prekeys, key=key, domain=domain, node=owner, clock=clock
+            offer,
+            broker=broker,
+            planner=planner,
+            membership=group,
+            prekeys=prekeys,
+            key=key,
+            domain=domain,
+            node=owner,
+            clock=clock,
         )
         try:
             prompts = PromptBox(broker, prekeys=prekeys, owner=owner)
@@ -77,7 +83,7 @@ async def run(base: Base, config: WorkerConfig) -> AsyncGenerator[dict[str, obje
             async with background(directory.run([config.model]), keeper.run(), role.run(), on_chain, selector.run()):
                 while not await keeper.put():  # noqa: ASYNC110 -- stages announce themselves, nobody tells us
                     await asyncio.sleep(_AGAIN_S)
-                yield {"group": group.hex()}
+                yield {"class": group.hardware, "tier": group.tier, **door.facts()}
         finally:
             await tools.pool.close()
 
@@ -89,16 +95,31 @@ def _offer(config: WorkerConfig, manifest: Manifest) -> OfferTerms:
         terms=tuple(Terms(profile=each.profile_id, **prices) for each in manifest.profiles),
         max_input=config.max_input,
         max_output=config.max_output,
-        hardware=config.device_class,
         share=config.share,
         parallel_jobs=config.parallel_jobs,
     )
 
 
-def _tools(base: Base, stored: StoredModel) -> Tools:
+def _membership(base: Base, config: WorkerConfig) -> Membership:
+    tiers = ChainTiers(base.reader, clock=clock)
+    return Membership(config.model, config.device_class, owner=base.config.owner, tiers=tiers, clock=clock)
+
+
+def _planner(tools: Tools, directory: Directory, selector: LiveSelector, offer: OfferTerms) -> Planner:
+    return Planner(
+        directory=directory,
+        manifest=tools.manifest,
+        chooser=selector,
+        max_price=lambda _: offer.max_route_price(),
+        clock=clock,
+        rtt_s=tools.pool.rtt_s,
+        spare_s=tools.patience.deadline_s,
+    )
+
+
+def _tools(base: Base, stored: StoredModel, door: Door) -> Tools:
     owner, domain, key = base.config.owner, base.domain, base.key
-    identity = PeerIdentity(owner=owner, key=key, certificate=base.home.certificate(), domain=domain)
-    pool = LinkPool(Dialer(identity=identity, directory=base.keys))
+    pool = LinkPool(door.meeting)
     hops = PayerBook(base.journal, domain, key, payer=owner)
     desk = HopDesk(channel=hops.channel, pool=pool, domain=domain, directory=base.keys)
     pool.take_acks(desk.take_ack)

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Protocol
 
 from plait.protocol.checks import NodeDirectory
-from plait.protocol.errors import MalformedMessageError
 from plait.protocol.ids import Address, Hash, to_hex
 from plait.protocol.messages import RecordKind, Stage
 from plait.protocol.typed import Domain
@@ -35,18 +34,18 @@ async def destination_of(
     directory: NodeDirectory,
     now: float,
 ) -> Destination:
-    """Return where a stage of the route listens; raise `NextStageError` unless its own record says all of it."""
+    """Return how a stage of the route is reached; raise `NextStageError` unless its own record says all of it."""
     try:
         await check_record(
             stored, domain=domain, keys=directory, kind=RecordKind.NODE, topic=model, node=stage.node, now=now
         )
-        facts = node_record(stored).facts
-        found = Destination.parse(f"{facts.host}:{facts.port}", owner=stage.node, certificate=facts.certificate)
-    except (BadRecordError, MalformedMessageError) as error:
+        record = node_record(stored)
+    except BadRecordError as error:
         raise NextStageError(f"the record of {to_hex(stage.node)} is not to be believed: {error}") from error
+    facts = record.facts
     if (facts.first, facts.last, facts.profile) != (stage.first, stage.last, profile):
         raise NextStageError(f"the record of {to_hex(stage.node)} serves other blocks or another profile")
-    return found
+    return record.destination
 
 
 class Neighbours:
@@ -87,8 +86,10 @@ class Neighbours:
                 found = self.find(owner)
                 if found is None:
                     found = await self._dialer.dial(destination)
-                    self.add(found)
-                    self._adopt(found)
+                    # A node that only dials out has opened the link itself: then it is served already.
+                    if found not in self._links.get(owner, ()):
+                        self.add(found)
+                        self._adopt(found)
                 return found
         except WireError as error:
             raise NextStageError(f"the next stage cannot be reached: {error.text}") from error

@@ -59,10 +59,10 @@ class Announcer:
         self._sequence = 0
 
     async def announce(self, facts: NodeFacts) -> NodeRecord:
-        """Put a node record that lives for `NODE_LIFE_S` seconds, and announce its port for its blocks."""
+        """Put a node record that lives for `NODE_LIFE_S` seconds, and announce its port, if any, for its blocks."""
         stored = self._sign(RecordKind.NODE, facts.model, int(self._clock()) + NODE_LIFE_S, node_body(facts))
         await self._dht.put(self._dht_key, salt(RecordKind.NODE, facts.model), stored.pack())
-        for topic in block_topics(facts.model, facts.first, facts.last):
+        for topic in block_topics(facts.model, facts.first, facts.last) if facts.port else ():
             self._dht.announce(topic, facts.port)
         return node_record(stored)
 

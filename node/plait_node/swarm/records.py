@@ -17,11 +17,12 @@ from plait.protocol.codec import (
     signed_to_pb,
 )
 from plait.protocol.errors import PlaitError
-from plait.protocol.ids import Address, Hash, Signature, keccak
+from plait.protocol.ids import Address, Hash, Signature, address, hash32, keccak
 from plait.protocol.messages import Job, Receipt, Record, RecordKind
 from plait.protocol.pb import gateway_pb2, signed_pb2
 from plait.protocol.typed import Domain, Key, Signed
-from plait_node.swarm.errors import BadRecordError
+from plait_node.swarm.errors import BadRecordError, NotReachableError
+from plait_node.wire import Destination
 
 if TYPE_CHECKING:
     from plait.protocol.checks import NodeDirectory
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 NODE_LIFE_S = 60
 CLOCK_TOLERANCE_S = 30
 BODY_VERSION = 1
+MOST_VIA = 3
 _DIGEST_BODY = 96  # digest 32, signature 64; every serialised message is longer
 
 
@@ -67,7 +69,10 @@ class StoredRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeFacts:
-    """What a stage says of itself: blocks `[first, last)` and how it serves them."""
+    """What a stage says of itself: blocks `[first, last)` and how it serves them.
+
+    It is reached at `host` and `port`, or, where it only dials out, over the nodes in `via`: then they are "" and 0.
+    """
 
     model: Hash
     first: int
@@ -77,9 +82,10 @@ class NodeFacts:
     free_steps: int  # KV room
     queue: int  # jobs it holds
     price: int  # per 1,000,000 steps x blocks
-    host: str
-    port: int
+    host: str = ""
+    port: int = 0
     certificate: Hash  # SHA-256 of the DER certificate
+    via: tuple[Destination, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +97,14 @@ class NodeRecord:
     sequence: int
     expires: int
     stored: StoredRecord
+
+    @property
+    def destination(self) -> Destination:
+        """Return how a link to the node is opened."""
+        facts = self.facts
+        return Destination(
+            owner=self.owner, host=facts.host, port=facts.port, certificate=facts.certificate, via=facts.via
+        )
 
 
 def salt(kind: int, topic: bytes) -> bytes:
@@ -121,9 +135,12 @@ async def check_record(
     if record.body != keccak(stored.body):
         raise BadRecordError("wrong_body", "its body is not the one that was signed")
     if record.expires <= now:
-        raise BadRecordError("expired", f"it expired at {record.expires}")
+        late = now - record.expires
+        raise BadRecordError("expired", f"it expired at {record.expires}, {late:.0f} s ago by this node's clock")
     if record.expires > now + life_s + CLOCK_TOLERANCE_S:
-        raise BadRecordError("too_long", f"it wants to live until {record.expires}, more than {life_s:g} s")
+        more = record.expires - now
+        text = f"it lives {more:.0f} s more by this node's clock, at most {life_s:g} are allowed"
+        raise BadRecordError("too_long", f"{text}; either its clock is ahead or ours is behind")
     await _check_signer(stored.record, domain=domain, keys=keys, node=node, now=now)
     if not await keys.active(node):
         raise BadRecordError("not_active", f"node 0x{node.hex()} is not staked, or jailed")
@@ -144,7 +161,9 @@ async def _check_signer(
 
 
 def node_body(facts: NodeFacts) -> bytes:
-    """Return the body of a node record."""
+    """Return the body of a node record; raise `NotReachableError` for a node that nobody could link to."""
+    if not facts.host and not facts.via:
+        raise NotReachableError
     return gateway_pb2.NodeBody(
         version=BODY_VERSION,
         first=facts.first,
@@ -154,8 +173,12 @@ def node_body(facts: NodeFacts) -> bytes:
         free_steps=facts.free_steps,
         queue=facts.queue,
         price=amount_bytes(facts.price),
-        dialable=f"{facts.host}:{facts.port}",
+        dialable=f"{facts.host}:{facts.port}" if facts.host else "",
         certificate=facts.certificate,
+        via=[
+            gateway_pb2.MeetingPoint(owner=each.owner, dialable=each.target, certificate=each.certificate)
+            for each in facts.via
+        ],
     ).SerializeToString(deterministic=True)
 
 
@@ -165,14 +188,15 @@ def node_record(stored: StoredRecord) -> NodeRecord:
     try:
         body = parse(gateway_pb2.NodeBody, stored.body)
         price = amount_from(body.price)
+        if body.version != BODY_VERSION:
+            raise BadRecordError("version", f"body version {body.version}, this node knows {BODY_VERSION}")
+        host, port, via = _reach(record.node, body)
+    except BadRecordError:
+        raise
     except PlaitError as error:
         raise BadRecordError("malformed", str(error)) from error
-    host, separator, port = body.dialable.rpartition(":")
-    if body.version != BODY_VERSION:
-        raise BadRecordError("version", f"body version {body.version}, this node knows {BODY_VERSION}")
-    sizes = len(body.profile) == len(body.certificate) == 32 and 0 < len(host) <= 253 and separator
-    if not sizes or not port.isascii() or not port.isdigit() or not 0 < int(port[:6]) < 65_536:
-        raise BadRecordError("malformed", "its profile, certificate or host:port has the wrong form")
+    if not len(body.profile) == len(body.certificate) == 32:
+        raise BadRecordError("malformed", "its profile or certificate has the wrong length")
     if not body.first < body.last <= 0xFFFF:
         raise BadRecordError("malformed", f"[{body.first}, {body.last}) is no range of blocks")
     facts = NodeFacts(
@@ -185,10 +209,25 @@ def node_record(stored: StoredRecord) -> NodeRecord:
         queue=body.queue,
         price=price,
         host=host,
-        port=int(port),
+        port=port,
         certificate=Hash(body.certificate),
+        via=via,
     )
     return NodeRecord(owner=record.node, facts=facts, sequence=record.sequence, expires=record.expires, stored=stored)
+
+
+def _reach(node: Address, body: gateway_pb2.NodeBody) -> tuple[str, int, tuple[Destination, ...]]:
+    """Return host, port and meeting points: the first two, or the last, and not both."""
+    if bool(body.dialable) == bool(body.via) or len(body.via) > MOST_VIA:
+        raise BadRecordError("malformed", f"a node is dialable or names 1 to {MOST_VIA} meeting points")
+    if body.dialable:
+        own = Destination.parse(body.dialable, owner=node, certificate=hash32(body.certificate))
+        return own.host, own.port, ()
+    points = tuple(
+        Destination.parse(each.dialable, owner=address(each.owner), certificate=hash32(each.certificate))
+        for each in body.via
+    )
+    return "", 0, points
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,8 +11,15 @@ from dataclasses import dataclass, field
 
 from plait.protocol.errors import MalformedMessageError
 from plait.protocol.ids import Address, Hash, to_hex
+from plait_node.wire.book import LinkBook
 from plait_node.wire.certificate import fingerprint, pem_of
-from plait_node.wire.errors import CertificateMismatchError, DialError, HandshakeError, WireError
+from plait_node.wire.errors import (
+    CertificateMismatchError,
+    ClockSkewError,
+    DialError,
+    HandshakeError,
+    WireError,
+)
 from plait_node.wire.handshake import Handshake
 from plait_node.wire.identity import Blame, Directory, OnBlame, Patience, PeerIdentity, log_blame
 from plait_node.wire.link import Link
@@ -23,12 +30,16 @@ _HOST_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWX
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Destination:
-    """Whom to dial, and where: facts of a node record."""
+    """Whom to dial, and where: facts of a node record.
+
+    A node that only dials out has no host, port 0, and keeps links to the nodes in `via`.
+    """
 
     owner: Address
     host: str
     port: int
     certificate: Hash  # SHA-256 of the DER certificate
+    via: tuple[Destination, ...] = ()
 
     @classmethod
     def parse(cls, dialable: str, *, owner: Address, certificate: Hash) -> Destination:
@@ -55,10 +66,13 @@ class Dialer:
     patience: Patience = field(default_factory=Patience)
     on_blame: OnBlame = log_blame
     clock: Callable[[], float] = time.time
+    book: LinkBook = field(default_factory=LinkBook)
 
     async def dial(self, destination: Destination) -> Link:
         """Return a proven link; raise `DialError` or `HandshakeError` when there is none within the deadline."""
-        pem = await self._pinned_certificate(destination)
+        if not destination.host:
+            raise DialError(f"{to_hex(destination.owner)} cannot be dialed, it only dials out", owner=destination.owner)
+        pem = await self.pinned_certificate(destination)
         transport = DialedTransport(destination.target, pem)
         try:
             handshake = Handshake(
@@ -75,22 +89,28 @@ class Dialer:
             if isinstance(error, WireError):
                 raise self._failed(destination, error) from error
             raise
-        return Link(
-            transport, peer=proven.owner, version=proven.version, patience=self.patience, on_blame=self.on_blame
+        link = Link(
+            transport,
+            peer=proven.owner,
+            version=proven.version,
+            patience=self.patience,
+            on_blame=self.on_blame,
+            on_signal=self.book.signal,
         )
+        self.book.add(link)
+        return link
 
     def _failed(self, destination: Destination, error: WireError) -> WireError:
-        self.on_blame(
-            Blame(
-                owner=destination.owner, where=destination.target, reason=error.text, lost=isinstance(error, DialError)
-            )
-        )
+        # Which of two clocks is wrong is not known here, and a refusal may be for our own clock: nobody is blamed.
+        if not isinstance(error, ClockSkewError):
+            lost = isinstance(error, DialError)
+            self.on_blame(Blame(owner=destination.owner, where=destination.target, reason=error.text, lost=lost))
         if isinstance(error, HandshakeError | DialError):
             return error
         return DialError(f"{to_hex(destination.owner)} at {destination.target}: {error.text}", owner=destination.owner)
 
-    async def _pinned_certificate(self, destination: Destination) -> bytes:
-        """Return the server's certificate as PEM if it is the pinned one."""
+    async def pinned_certificate(self, destination: Destination) -> bytes:
+        """Return the server's certificate as PEM if it is the pinned one; raise `DialError`."""
         try:
             async with asyncio.timeout(self.patience.handshake_s):
                 der = await _served_certificate(destination.host, destination.port)

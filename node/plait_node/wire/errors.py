@@ -11,7 +11,10 @@ WireError
 |  `- CertificateMismatchError somebody else answered
 |- HandshakeError              the peer did not prove who it is
 |  |- VersionMismatchError     no common version; both ranges are in the text
+|  |- ClockSkewError           the two clocks differ; nobody is blamed
+|  |- BusyError                too many links or handshakes at once
 |  `- HandshakeRefusedError    the peer refused us and said why
+|- KnockError                  a call to open a link that is not answered
 `- ListenError                 the port cannot be had
 """
 
@@ -103,10 +106,29 @@ class VersionMismatchError(HandshakeError):
     code = "version_unknown"
 
 
+class ClockSkewError(HandshakeError):
+    """The two sides' clocks differ by more than signed times allow; which one is wrong, neither can tell."""
+
+    code = "clock_skew"
+
+
+class BusyError(HandshakeError):
+    """This node has as many links or handshakes as it takes; try again later."""
+
+    code = "busy"
+    retry = True
+
+
 class HandshakeRefusedError(HandshakeError):
     """The peer refused us; the text is its own."""
 
     code = "refused"
+
+
+class KnockError(WireError):
+    """A call to open a link is not answered; the text says why."""
+
+    code = "knock"
 
 
 class ListenError(WireError):

@@ -14,6 +14,7 @@ from plait.protocol.messages import Hello
 from plait.protocol.pb import stage_pb2 as pb
 from plait.protocol.typed import Signed
 from plait_node.wire.errors import (
+    ClockSkewError,
     HandshakeError,
     HandshakeRefusedError,
     MalformedFrameError,
@@ -51,7 +52,7 @@ class Handshake:
         except HandshakeRefusedError:
             raise
         except (HandshakeError, MalformedFrameError, ProtocolError) as error:
-            await _tell(transport, error.fault())
+            await tell(transport, error.fault())
             if isinstance(error, HandshakeError):
                 raise
             raise HandshakeError(f"the peer's handshake is malformed: {error.text}") from error
@@ -66,10 +67,12 @@ class Handshake:
     async def _prove(self, transport: Transport) -> Proven:
         mine = Hash(secrets.token_bytes(32))
         least, most = self.identity.versions
-        nonce = pb.Nonce(version_min=least, version_max=most, nonce=mine, node=self.identity.owner)
+        clock = int(self.clock())
+        nonce = pb.Nonce(version_min=least, version_max=most, nonce=mine, node=self.identity.owner, clock=clock)
         await transport.write(pb.Frame(nonce=nonce).SerializeToString())
         theirs = (await _read(transport, "nonce")).nonce
         version = common_version(self.identity.versions, (theirs.version_min, theirs.version_max))
+        check_clock(self.clock(), theirs.clock)
         claimed = self._claimed(theirs, mine)
 
         hello = self._hello(claimed, mine, hash32(theirs.nonce))
@@ -84,7 +87,7 @@ class Handshake:
         if self.expected is not None and claimed != self.expected:
             raise HandshakeError(f"looked for {to_hex(self.expected)}, {to_hex(claimed)} answered")
         if claimed == self.identity.owner or hash32(theirs.nonce) == mine:
-            raise HandshakeError("a node does not link to itself")
+            raise HandshakeError("a node does not link to itself; of two processes each needs an owner of its own")
         return claimed
 
     def _hello(self, peer: Address, mine: Hash, theirs: Hash) -> Hello:
@@ -109,18 +112,34 @@ class Handshake:
         wrong = [name for name in Hello.__dataclass_fields__ if getattr(answer.message, name) != getattr(wanted, name)]
         if wrong:
             raise HandshakeError(f"the hello names another {', '.join(wrong)}; it was made for another connection")
-        signer = answer.signer(self.identity.domain)
-        facts = await self.directory.service_key(signer)
-        now = self.clock()
-        if facts is None or facts.owner != claimed:
-            raise HandshakeError(f"{to_hex(signer)} is no service key of {to_hex(claimed)}")
-        if facts.valid_from > now + _CLOCK_TOLERANCE_S or 0 < facts.revoked_at <= now:
-            raise HandshakeError(f"the service key {to_hex(signer)} is not valid now")
-        if not await self.directory.active(claimed):
-            raise HandshakeError(f"{to_hex(claimed)} is not an active node: it is unstaked or jailed")
+        await check_key(self.directory, answer.signer(self.identity.domain), claimed, now=self.clock())
 
 
-_CLOCK_TOLERANCE_S = 30
+CLOCK_TOLERANCE_S = 30
+# Two nodes whose records a third one believes may be this far apart, one ahead of it and one behind; they are to link.
+MOST_SKEW_S = 90
+
+
+async def check_key(directory: Directory, signer: Address, owner: Address, *, now: float) -> None:
+    """Raise `HandshakeError` unless `signer` is a service key, valid now, of an active node."""
+    facts = await directory.service_key(signer)
+    if facts is None or facts.owner != owner:
+        raise HandshakeError(f"{to_hex(signer)} is no service key of {to_hex(owner)}")
+    if facts.valid_from > now + CLOCK_TOLERANCE_S or 0 < facts.revoked_at <= now:
+        raise HandshakeError(f"the service key {to_hex(signer)} is not valid now")
+    if not await directory.active(owner):
+        raise HandshakeError(f"{to_hex(owner)} is not an active node: it is unstaked or jailed")
+
+
+def check_clock(ours: float, theirs: int) -> None:
+    """Raise `ClockSkewError` when the clocks differ too much; a peer that does not tell its time is not judged."""
+    ahead = theirs - ours
+    if theirs and abs(ahead) > MOST_SKEW_S:
+        where = "ahead of" if ahead > 0 else "behind"
+        raise ClockSkewError(
+            f"the peer's clock is {abs(ahead):.0f} s {where} this node's, at most {MOST_SKEW_S} s are allowed; "
+            "set the wrong one by NTP"
+        )
 
 
 def common_version(ours: tuple[int, int], theirs: tuple[int, int]) -> int:
@@ -148,7 +167,8 @@ async def _read(transport: Transport, wanted: str) -> pb.Frame:
     return frame
 
 
-async def _tell(transport: Transport, fault: Fault) -> None:
+async def tell(transport: Transport, fault: Fault) -> None:
+    """Say why there will be no link, if the peer still listens."""
     frame = pb.Frame(fault=pb.JobFault(fault=fault_to_pb(fault)))
     try:
         async with asyncio.timeout(1.0):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from plait.protocol.codec import fault_from_pb, fault_to_pb
 from plait.protocol.errors import Fault
 from plait.protocol.ids import Address
 from plait.protocol.pb import stage_pb2 as pb
 from plait_node.wire.errors import LinkClosedError, MalformedFrameError, SendTimeoutError, WireError
-from plait_node.wire.frames import frame_bytes, parse_frame
+from plait_node.wire.frames import Joiner, frame_bytes, parts_of
 from plait_node.wire.identity import Blame, OnBlame, Patience, log_blame
 from plait_node.wire.queue import WeighedQueue
 from plait_node.wire.transport import Transport
@@ -28,6 +28,7 @@ class Link:
         version: int = 1,
         patience: Patience | None = None,
         on_blame: OnBlame = log_blame,
+        on_signal: Callable[[Link, pb.Frame], None] | None = None,
     ) -> None:
         self.peer = peer
         self.version = version
@@ -35,6 +36,7 @@ class Link:
         self._transport = transport
         self._patience = patience or Patience()
         self._on_blame = on_blame
+        self._on_signal = on_signal  # takes calls, which belong to links and not to roles; it must be quick
         self._outbox: WeighedQueue[bytes] = WeighedQueue(self._patience.outbox_bytes)
         self._inbox: WeighedQueue[pb.Frame] = WeighedQueue(self._patience.inbox_bytes)
         self._heard = False
@@ -65,6 +67,11 @@ class Link:
         data = frame_bytes(frame)
         if not self._outbox.put(data, len(data)):
             await self._wait_to_send(data, self._patience.send_s if deadline_s is None else deadline_s)
+
+    def offer(self, frame: pb.Frame) -> bool:
+        """Queue a frame if there is room for it now; tell whether there was."""
+        data = frame_bytes(frame)
+        return self._reason is None and self._outbox.put(data, len(data))
 
     async def _wait_to_send(self, data: bytes, deadline_s: float) -> None:
         try:
@@ -112,12 +119,13 @@ class Link:
             raise LinkClosedError(self.peer, self._reason)
 
     async def _read(self) -> None:
+        joiner = Joiner()
         try:
             while (data := await self._transport.read()) is not None:
                 self._heard = True
-                frame = parse_frame(data)
-                if self._handle(frame):
-                    await self._deliver(frame, len(data))
+                whole = joiner.take(data)
+                if whole is not None and self._handle(whole[0]):
+                    await self._deliver(*whole)
             self._end("the peer ended the stream without a goodbye", lost=True, blamed=True)
         except MalformedFrameError as error:
             self._end(error.text, fault=error.fault(), blamed=True)
@@ -140,6 +148,10 @@ class Link:
                 number, sent = self._pinged
                 if frame.pong.number == number:
                     self.rtt_s = asyncio.get_running_loop().time() - sent
+            case "knock" | "knocked" as kind:
+                if self._on_signal is None:
+                    raise MalformedFrameError(f"a {kind} at a node that takes none")
+                self._on_signal(self, frame)
             case "nonce" | "hello" as kind:
                 raise MalformedFrameError(f"a {kind} after the handshake")
             case "fault" if not frame.fault.job:
@@ -152,8 +164,9 @@ class Link:
     async def _write(self) -> None:
         try:
             while (data := await self._outbox.get()) is not None:
-                async with asyncio.timeout(self._patience.send_s):
-                    await self._transport.write(data)
+                for part in parts_of(data):
+                    async with asyncio.timeout(self._patience.send_s):
+                        await self._transport.write(part)
         except TimeoutError:
             self._end(f"took nothing for {self._patience.send_s} s", lost=True, blamed=True)
         except WireError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 import grpc
@@ -18,8 +18,9 @@ _aio: Any = grpc.aio
 _grpc: Any = grpc
 _BROKEN = (grpc.RpcError, _aio.BaseError, asyncio.InvalidStateError)
 
-SERVICE, METHOD = "plait.v1.StageLink", "Link"
-PATH = f"/{SERVICE}/{METHOD}"
+SERVICE, LINK, RELAY = "plait.v1.StageLink", "Link", "Relay"
+_MAX_CONNECTIONS = 512  # each costs a descriptor; one that does not become a link lives for the handshake's deadline
+_IDLE_MS = 30_000  # a connection without a stream is closed then
 
 # gRPC cuts a stream without a word to us at its own limit; a frame above ours but below that one is blamed by name.
 OPTIONS: list[tuple[str, Any]] = [
@@ -59,11 +60,11 @@ class Transport(Protocol):
 class DialedTransport:
     """The side that opened the connection."""
 
-    def __init__(self, target: str, pem: bytes) -> None:
+    def __init__(self, target: str, pem: bytes, *, method: str = LINK) -> None:
         credentials = _grpc.ssl_channel_credentials(root_certificates=pem)
         options = [*OPTIONS, ("grpc.ssl_target_name_override", SERVER_NAME)]
         self._channel = _aio.secure_channel(target, credentials, options=options)
-        self._call = self._channel.stream_stream(PATH)()
+        self._call = self._channel.stream_stream(f"/{SERVICE}/{method}")()
         self.where = target
         self._aborted = False
 
@@ -134,16 +135,23 @@ class AcceptedTransport:
         self.finished.set()
 
 
+Serve = Callable[[AcceptedTransport], Awaitable[None]]
+
+
 class Listener:
-    """A listening port; each stream on it runs `serve`, and ends when that returns."""
+    """A listening port; each stream on it runs what `serve` has for its method, and ends when that returns."""
 
-    def __init__(self, certificate: Certificate, serve: Callable[[AcceptedTransport], Awaitable[None]]) -> None:
-        async def handle(_: object, context: object) -> None:
-            await serve(AcceptedTransport(context))
-
+    def __init__(self, certificate: Certificate, serve: Mapping[str, Serve], *, handshake_s: float) -> None:
         self._credentials = _grpc.ssl_server_credentials([(certificate.key_pem, certificate.pem)])
-        self._server = _aio.server(options=OPTIONS)
-        handlers = {METHOD: _grpc.stream_stream_rpc_method_handler(handle)}
+        # Before a stream is there only gRPC can act: on TLS handshakes that drag on, on connections that say nothing.
+        strangers = [
+            ("grpc.server_handshake_timeout_ms", int(handshake_s * 1_000)),
+            ("grpc.max_allowed_incoming_connections", _MAX_CONNECTIONS),
+            ("grpc.max_connection_idle_ms", _IDLE_MS),
+            ("grpc.max_concurrent_streams", 1),
+        ]
+        self._server = _aio.server(options=OPTIONS + strangers)
+        handlers = {method: _grpc.stream_stream_rpc_method_handler(_handler(each)) for method, each in serve.items()}
         self._server.add_generic_rpc_handlers((_grpc.method_handlers_generic_handler(SERVICE, handlers),))
 
     async def start(self, host: str, port: int) -> int:
@@ -158,6 +166,13 @@ class Listener:
     async def stop(self, grace_s: float) -> None:
         """Close the port; streams still open are cut after the grace."""
         await self._server.stop(grace_s)
+
+
+def _handler(serve: Serve) -> Callable[[object, object], Awaitable[None]]:
+    async def handle(_: object, context: object) -> None:
+        await serve(AcceptedTransport(context))
+
+    return handle
 
 
 def _details(error: BaseException) -> str:

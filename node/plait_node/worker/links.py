@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from plait_node.swarm.records import NodeRecord
 
 _INBOX = 4_096
-_EXPECTED = frozenset({"opened", "leaf", "tokens", "fault"})
+_EXPECTED = frozenset({"opened", "leaf", "tokens", "at", "fault"})
 
 TakeAck = Callable[[Address, "stage_pb2.HopAck"], Awaitable[None]]
 
@@ -73,7 +73,10 @@ class Inbox:
 
 
 class LinkPool:
-    """Dials a stage when a job needs it and keeps the link."""
+    """Dials a stage when a job needs it and keeps the link, or takes one that the stage opened.
+
+    Jobs use one link a stage, the oldest that lives; others wait in its place.
+    """
 
     def __init__(self, dialer: Dials) -> None:
         """Dial with `dialer`."""
@@ -81,7 +84,7 @@ class LinkPool:
         self._links: dict[Address, Link] = {}
         self._numbers: dict[Address, int] = {}
         self._ack_takers: list[TakeAck] = []
-        self._readers: dict[Address, asyncio.Task[None]] = {}
+        self._readers: dict[Link, asyncio.Task[None]] = {}
         self._locks: dict[Address, asyncio.Lock] = {}
         self._inboxes: dict[Hash, Inbox] = {}
 
@@ -89,18 +92,28 @@ class LinkPool:
         """Make sure that there is a link to a stage; raise `StageFailure` blaming it."""
         facts = record.facts
         async with self._locks.setdefault(record.owner, asyncio.Lock()):
-            link = self._links.get(record.owner)
-            if link is not None and not link.closed:
+            if self.alive(record.owner):
                 return
             try:
-                link = await self._dialer.dial(
-                    Destination(owner=record.owner, host=facts.host, port=facts.port, certificate=facts.certificate)
-                )
+                self._adopt(await self._dialer.dial(record.destination))
             except WireError as error:
                 raise StageFailure(record.owner, f"{facts.first}-{facts.last - 1}", error.text) from error
-            self._links[record.owner] = link
-            self._numbers[record.owner] = self.number(record.owner) + 1
-            self._readers[record.owner] = asyncio.create_task(self._read(link), name="worker-link")
+
+    async def serve(self, link: Link) -> None:
+        """Take a link that a stage opened, until it ends: the `on_link` of a `LinkServer`."""
+        await asyncio.shield(self._adopt(link))
+
+    def _adopt(self, link: Link) -> asyncio.Task[None]:
+        reader = self._readers.get(link)
+        if reader is None:
+            reader = self._readers[link] = asyncio.create_task(self._read(link), name="worker-link")
+            if not self.alive(link.peer):
+                self._use(link)
+        return reader
+
+    def _use(self, link: Link) -> None:
+        self._links[link.peer] = link
+        self._numbers[link.peer] = self.number(link.peer) + 1
 
     def number(self, owner: Address) -> int:
         """Return how many links to a stage there were: another number, another link."""
@@ -147,7 +160,7 @@ class LinkPool:
 
     async def close(self) -> None:
         """Close every link and end the readers."""
-        await asyncio.gather(*(link.close("the worker stops") for link in self._links.values()))
+        await asyncio.gather(*(link.close("the worker stops") for link in list(self._readers)))
         await asyncio.gather(*self._readers.values(), return_exceptions=True)
         self._links.clear()
         self._readers.clear()
@@ -161,16 +174,27 @@ class LinkPool:
             elif kind not in _EXPECTED:
                 await link.accuse(f"a stage sends no {kind} to a worker")
                 break
-            elif not self._deliver(link.peer, kind, frame):
-                await link.accuse("more frames than its job can hold")
+            elif (wrong := self._deliver(link.peer, kind, frame)) is not None:
+                await link.accuse(wrong)
                 break
         await link.wait_closed()
         _log.info("link ended peer=%s reason=%s", to_hex(link.peer), link.reason)
+        self._ended(link)
+
+    def _ended(self, link: Link) -> None:
+        """Tell the jobs that used a link, and let another one to the same stage take its place."""
+        self._readers.pop(link, None)
+        if self._links.get(link.peer) is not link:
+            return
         for inbox in self._inboxes.values():
             if link.peer in inbox.owners:
                 inbox.offer(Lost(owner=link.peer, reason=link.reason))
+        spare = next((each for each in self._readers if each.peer == link.peer and not each.closed), None)
+        if spare is not None:
+            self._use(spare)
 
-    def _deliver(self, peer: Address, kind: str, frame: stage_pb2.Frame) -> bool:
+    def _deliver(self, peer: Address, kind: str, frame: stage_pb2.Frame) -> str | None:
+        """Give a frame to its job; return what is wrong with it, None when nothing is."""
         match kind:
             case "leaf":
                 job = frame.leaf.leaf.message.job
@@ -178,9 +202,13 @@ class LinkPool:
                 job = frame.opened.job
             case "tokens":
                 job = frame.tokens.job
+            case "at":
+                job = frame.at.job
             case _:
                 job = frame.fault.job
         inbox = self._inboxes.get(Hash(job))
-        if inbox is None or peer not in inbox.owners:
-            return True  # late frames of an ended job are nobody's fault
-        return inbox.offer(Arrived(owner=peer, frame=frame))
+        if inbox is None:
+            return None  # late frames of an ended job are nobody's fault
+        if peer not in inbox.owners:
+            return f"a frame of kind {kind} for a job of another route"
+        return None if inbox.offer(Arrived(owner=peer, frame=frame)) else "more frames than its job can hold"

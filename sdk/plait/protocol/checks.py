@@ -185,8 +185,8 @@ def check_job(quote: Quote, request: Request, job: Job, *, request_digest: Hash,
         raise VerificationError("job", "its profile is not one the payer allowed")
     if job.closes_at != closes_at(request):
         raise VerificationError("job", "its closesAt is not the request's deadline + 1,800 s")
-    if job.start >= max(1, request.max_tokens):
-        raise VerificationError("job", "it starts past the last token asked for")
+    if job.start > request.max_tokens or job.row > request.input_tokens + job.start:
+        raise VerificationError("job", "it starts past the last token asked for, or past its own rows")
     check_route(job.route, blocks)
 
 

@@ -12,14 +12,15 @@ MAX_ENDPOINT = 512
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoints:
-    """The faces of one node: the gateway's HTTP base URL and the node's DHT socket."""
+    """The faces of one node: its gateways' HTTP base URLs, `http` the first one, and the node's DHT socket."""
 
     http: str | None = None
     dht: tuple[str, int] | None = None
+    others: tuple[str, ...] = ()
 
     def text(self) -> str:
         """Return the endpoint as `NodeRegistry` keeps it."""
-        parts = [] if self.http is None else [self.http]
+        parts = [] if self.http is None else [self.http, *self.others]
         if self.dht is not None:
             host, port = self.dht
             parts.append(f"dht://[{host}]:{port}" if ":" in host else f"dht://{host}:{port}")
@@ -30,15 +31,15 @@ def endpoints(text: str) -> Endpoints:
     """Read an endpoint that anyone may have written; unknown schemes are skipped, raise `MalformedMessageError`."""
     if len(text) > MAX_ENDPOINT or not text.isprintable():
         raise MalformedMessageError(f"an endpoint is at most {MAX_ENDPOINT} printable characters")
-    http: str | None = None
+    faces: list[str] = []
     dht: tuple[str, int] | None = None
     for part in text.split():
         scheme, host, port = _parse(part)
         if scheme in ("http", "https"):
-            http = http or part.rstrip("/")
+            faces += [face for face in (part.rstrip("/"),) if face not in faces]
         elif scheme == "dht" and port:
             dht = dht or (host, port)
-    return Endpoints(http=http, dht=dht)
+    return Endpoints(http=faces[0] if faces else None, dht=dht, others=tuple(faces[1:]))
 
 
 def _parse(part: str) -> tuple[str, str, int]:

@@ -41,6 +41,7 @@ class PlaitError(Exception):
     code: ClassVar[str] = "error"
     retry: bool = False
     moved: bool = False
+    retry_after_s: float = 0.0  # how long to wait before the same call; 0: nobody said
 
     def __init__(self, text: str) -> None:
         super().__init__(text)

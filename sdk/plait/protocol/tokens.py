@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 from jinja2 import TemplateError
 from jinja2.ext import loopcontrols
@@ -20,6 +20,14 @@ MAX_TEMPLATE = 64 * 1_024
 MAX_TOKENIZER = 64 * 1_024 * 1_024
 MAX_RENDERED = 4 * 1_024 * 1_024
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+
+
+class Decodes(Protocol):
+    """The part of `ChatTokenizer` that stop strings need."""
+
+    def decode(self, ids: Sequence[int], /) -> str:
+        """Return the text of token ids."""
+        ...
 
 
 class _Environment(ImmutableSandboxedEnvironment):

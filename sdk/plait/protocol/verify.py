@@ -17,7 +17,7 @@ from plait.protocol.manifest import Manifest
 from plait.protocol.messages import Finish, Job, Leaf, Progress, Quote, Receipt, Request, Terms
 from plait.protocol.money import job_price
 from plait.protocol.sealing import AnswerOpener, ContentKey, Note
-from plait.protocol.tokens import ChatTokenizer
+from plait.protocol.tokens import Decodes
 from plait.protocol.tree import Tree
 from plait.protocol.typed import Domain, Signed, digest, struct_hash
 from plait.protocol.windows import Cut, Window, leaf_data, progress_to, row_hash, salted_root, window_root
@@ -90,7 +90,7 @@ class AnswerVerifier:
         prompt_ids: Sequence[int],
         stop: Sequence[str],
         manifest: Manifest,
-        tokenizer: ChatTokenizer,
+        tokenizer: Decodes,
     ) -> None:
         self._domain, self._directory, self._key = domain, directory, content_key
         self._quote, self._request, self._manifest = quote, request, manifest
@@ -132,12 +132,29 @@ class AnswerVerifier:
         """Return how many output tokens are covered by a checked Progress (`Pay.to`)."""
         return max((each.progress.message.to for each in self._attempts if each.progress), default=0)
 
+    @property
+    def segments(self) -> tuple[Hash, ...]:
+        """Return the struct hash of the last Progress of each attempt that has one."""
+        return tuple(struct_hash(each.progress.message) for each in self._attempts if each.progress)
+
+    @property
+    def closed(self) -> tuple[tuple[Job, int, int], ...]:
+        """Return each attempt's job, the first step it has no leaf for, and how many windows it closed."""
+        return tuple((each.signed.message, each.end, each.windows) for each in self._attempts if each.progress)
+
+    @property
+    def paid_output(self) -> int:
+        """Return how many output tokens are owed for."""
+        return sum(
+            attempt.progress.message.to - attempt.signed.message.start for attempt in self._attempts if attempt.progress
+        )
+
     def due(self) -> int:
         """Return the price of all that passed so far, in base units."""
         terms = self._terms()
         if terms is None or not any(attempt.progress for attempt in self._attempts):
             return 0
-        return job_price(terms, input_tokens=self._request.input_tokens, output_tokens=self._paid_output())
+        return job_price(terms, input_tokens=self._request.input_tokens, output_tokens=self.paid_output)
 
     async def accept_job(self, signed: Signed[Job]) -> None:
         """Check a job record: attempt, worker, route, profile, where it starts, signature."""
@@ -150,9 +167,9 @@ class AnswerVerifier:
                 if not await self._directory.active(node):
                     raise VerificationError("job", f"node {to_hex(node)} has no stake or is jailed")
             hashed = struct_hash(job)
-            cut = Cut(prompt_end=self._request.input_tokens + job.start)
+            cut = Cut(prompt_end=self._request.input_tokens + job.start, row=job.row)
             opener = AnswerOpener(self._key, request=self.request, job=hashed)
-            self._attempts.append(_Attempt(signed=signed, struct_hash=hashed, cut=cut, opener=opener))
+            self._attempts.append(_Attempt(signed=signed, struct_hash=hashed, cut=cut, opener=opener, end=job.row))
 
     def accept_chunk(self, job: Hash, sealed: bytes) -> tuple[int, ...] | ChoiceNote:
         """Open the next chunk; return its ids, or the note that closes the Job's answer."""
@@ -202,10 +219,9 @@ class AnswerVerifier:
             if self.receipt is not None or not self._attempts:
                 raise VerificationError("receipt", "it comes after another one, or before any job record")
             receipt, request = signed.message, self._request
-            segments = tuple(struct_hash(each.progress.message) for each in self._attempts if each.progress)
             expected = {
                 "request": (receipt.request, self.request),
-                "segments": (receipt.segments, segments),
+                "segments": (receipt.segments, self.segments),
                 "inputTokens": (receipt.input_tokens, request.input_tokens),
                 "outputTokens": (receipt.output_tokens, self.verified),
                 "tokens": (receipt.tokens, self._hashes[self.verified]),
@@ -317,8 +333,14 @@ class AnswerVerifier:
             raise VerificationError("job", "a later job has a higher attempt and the first one's profile")
         if job.start != len(self._ids) or job.tokens != self._hashes[-1]:
             raise VerificationError("job", "it does not start from the tokens that were delivered")
-        if job.row != 0:
-            raise VerificationError("job", "it replaces a stage inside a job, which this version does not know")
+        if job.row:
+            self._check_replacement(job)
+
+    def _check_replacement(self, job: Job) -> None:
+        """Check a job that goes on where every stage of the one before it had signed."""
+        before = self._attempts[-1] if self._attempts else None
+        if before is None or before.signed.message.worker != job.worker or before.end != job.row:
+            raise VerificationError("job", "it goes on behind other windows than its worker's last job closed")
 
     def _check_ids(self, ids: Sequence[int]) -> None:
         if self.receipt is not None or len(self._ids) + len(ids) > self._request.max_tokens:
@@ -354,11 +376,6 @@ class AnswerVerifier:
 
     def _terms(self) -> Terms | None:
         return checks.terms_of(self._quote, self._attempts[0].signed.message.profile) if self._attempts else None
-
-    def _paid_output(self) -> int:
-        return sum(
-            attempt.progress.message.to - attempt.signed.message.start for attempt in self._attempts if attempt.progress
-        )
 
     async def _signed_by(self, signed: Signed[Any], owner: Address, check: str) -> None:
         await check_signer(self._domain, self._directory, signed, owner=owner, request=self._request, check=check)

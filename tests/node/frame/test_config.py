@@ -52,6 +52,12 @@ def test_config_stage_is_read_with_paths_relative_to_the_file(tmp_path: Path) ->
     assert (config.dht.listen.host, config.dht.listen.port) == ("127.0.0.1", 6881)
 
 
+def test_config_stage_may_name_its_room_in_place_of_its_blocks(tmp_path: Path) -> None:
+    config = load(written(tmp_path, (BASE + STAGE).replace("first = 0\nlast = 10", "blocks = 4")))
+    assert config.stage is not None
+    assert config.stage.blocks == 4
+
+
 def test_config_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PLAIT_NODE_RPC", "http://elsewhere:1")
 
@@ -68,6 +74,8 @@ def test_config_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pyte
         (('roles = ["stage"]', 'roles = ["cook"]'), "roles"),
         (("price = 60000", "price = 60000\ncolour = 1"), "colour"),
         (('models = "models"', ""), "models"),
+        (("last = 10", "last = 0"), "first must be below last"),
+        (("last = 10", "last = 10\nblocks = 4"), "not both"),
     ],
 )
 def test_config_wrong_field_is_named(tmp_path: Path, change: tuple[str, str], named: str) -> None:
@@ -83,6 +91,21 @@ def test_config_worker_limits_the_gas_of_callbacks(tmp_path: Path, line: str, ga
 
     assert config.worker is not None
     assert config.worker.max_callback_gas == gas
+
+
+def test_config_gateway_says_under_which_url_payers_reach_it(tmp_path: Path) -> None:
+    gateway = (
+        'roles = ["gateway"]\nbroker = "nats://x"\n[dht]\nlisten = "127.0.0.1:1"\n[gateway]\nlisten = "0.0.0.0:80"\n'
+    )
+
+    behind = load(written(tmp_path, BASE + gateway + 'url = "https://two.example/plait"'))
+    plain = load(written(tmp_path, BASE + gateway))
+
+    assert behind.gateway is not None
+    assert plain.gateway is not None
+    assert (behind.gateway.url, plain.gateway.url) == ("https://two.example/plait", "")
+    with pytest.raises(ConfigError, match=r"gateway\.url"):
+        load(written(tmp_path, BASE + gateway + 'url = "two.example"'))
 
 
 @pytest.mark.parametrize(("text", "said"), [("roles = [", "not TOML"), (None, "no such file")])

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.node.swarm.chain import DOMAIN, MODEL, NOW, Chain, KeyEntry, Node, facts
 
-from plait.protocol.ids import HASH_ZERO, Hash, keccak
+from plait.protocol.ids import HASH_ZERO, Address, Hash, keccak
 from plait.protocol.messages import Job, Receipt, Record, RecordKind, Stage
 from plait.protocol.typed import Key
 from plait_node.swarm.announcer import Announcer
 from plait_node.swarm.dht import VALUE_LIMIT, DhtKey, MemoryDht
-from plait_node.swarm.errors import BadRecordError
+from plait_node.swarm.errors import BadRecordError, NotReachableError
 from plait_node.swarm.lookup import Lookup
 from plait_node.swarm.records import (
     NodeFacts,
@@ -26,6 +26,7 @@ from plait_node.swarm.records import (
     salt,
     sign_record,
 )
+from plait_node.wire import Destination
 
 
 def stored(signer: Node, body: bytes = b"body", **changes: object) -> StoredRecord:
@@ -33,6 +34,17 @@ def stored(signer: Node, body: bytes = b"body", **changes: object) -> StoredReco
         kind=RecordKind.NODE, topic=MODEL, node=signer.owner, sequence=7, expires=int(NOW) + 60, body=HASH_ZERO
     )
     return sign_record(signer.key, DOMAIN, replace(record, **changes), body)  # type: ignore[arg-type]
+
+
+def _point(number: int, **changes: object) -> Destination:
+    """Return a meeting point with as long a host name as three of them have room for in a record."""
+    point = Destination(
+        owner=Address(bytes([number]) * 20),
+        host=f"node-{number}." + "x" * 40 + ".example.org",
+        port=50_051,
+        certificate=Hash(bytes([number]) * 32),
+    )
+    return replace(point, **changes)  # type: ignore[arg-type]
 
 
 async def check(record: StoredRecord, node: Node, chain: Chain) -> None:
@@ -131,6 +143,30 @@ def test_node_record_round_trips_every_fact() -> None:
     assert (read.owner, read.facts) == (node.owner, told)
 
 
+def test_node_record_of_a_node_that_only_dials_out_names_its_meeting_points() -> None:
+    node = Node()
+    told = facts(10, 20, host="", port=0, via=tuple(_point(number) for number in range(3)))
+    read = node_record(stored(node, node_body(told)))
+    assert read.facts == told
+    assert read.destination == Destination(
+        owner=node.owner, host="", port=0, certificate=told.certificate, via=told.via
+    )
+    assert len(read.stored.pack()) < VALUE_LIMIT
+
+
+def test_node_body_of_a_node_that_nobody_could_reach_is_not_made() -> None:
+    with pytest.raises(NotReachableError, match="no link to a meeting point"):
+        node_body(facts(0, 1, host="", port=0))
+
+
+async def test_record_of_a_clock_five_minutes_off_is_refused_and_the_text_says_by_how_much() -> None:
+    chain = Chain()
+    node = chain.add(Node())
+    for skew, text in ((-300, "240 s ago by this node's clock"), (300, "360 s more by this node's clock")):
+        with pytest.raises(BadRecordError, match=text):
+            await check(stored(node, expires=int(NOW) + skew + 60), node, chain)
+
+
 @pytest.mark.parametrize(
     "bad",
     [
@@ -138,10 +174,14 @@ def test_node_record_round_trips_every_fact() -> None:
         facts(0, 70_000),
         facts(0, 1, port=0),
         facts(0, 1, port=65_536),
-        facts(0, 1, host=""),
         facts(0, 1, host="x" * 300),
         facts(0, 1, certificate=b"short"),
         facts(0, 1, profile=b""),
+        facts(0, 1, via=(_point(0),)),  # dialable as well
+        facts(0, 1, host="", port=0, via=tuple(_point(number) for number in range(4))),
+        facts(0, 1, host="", port=0, via=(_point(0, port=0),)),
+        facts(0, 1, host="", port=0, via=(_point(0, owner=b"short"),)),
+        facts(0, 1, host="", port=0, via=(_point(0, certificate=b"short"),)),
     ],
 )
 def test_node_record_with_a_malformed_body_is_refused(bad: NodeFacts) -> None:

@@ -1,23 +1,30 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.node.wire.peers import HASTY, linked
+from tests.node.wire.peers import HASTY, MemoryDirectory, identity, linked, listening
 
 from plait.protocol.pb import stage_pb2 as pb
 from plait_node.wire import (
+    Blame,
+    Dialer,
     FrameTooLargeError,
     Link,
     LinkClosedError,
     MalformedFrameError,
     Patience,
 )
-from plait_node.wire.frames import parse_frame
+from plait_node.wire import link as link_module
+from plait_node.wire.frames import PART_BYTES, Joiner, parse_frame
 from plait_node.wire.identity import MAX_FRAME_BYTES
 
 
@@ -97,11 +104,88 @@ async def test_link_garbage_closes_the_stream_and_blames_the_sender(data: bytes,
         await asyncio.wait_for(bad.wait_closed(), 3)
 
 
-async def test_link_frame_above_grpcs_own_cap_ends_the_stream_and_blames_the_sender() -> None:
+async def test_link_frame_above_grpcs_own_cap_ends_the_stream_and_blames_the_sender(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(link_module, "parts_of", lambda data: [data])  # type: ignore[misc]
     async with linked() as pair:
         pair.accepted._outbox.force(rows(1, bytes(2 * MAX_FRAME_BYTES)).SerializeToString())
         await asyncio.wait_for(pair.dialed.wait_closed(), 5)
         assert pair.dialer_blames[0].owner == pair.dialed.peer
+
+
+PARTS = {
+    "a frame between parts": [pb.Frame(part=pb.Part(data=b"x")), rows(1)],
+    "empty": [pb.Frame(part=pb.Part(last=True))],
+    "without an end": [pb.Frame(part=pb.Part(data=bytes(PART_BYTES)))] * (MAX_FRAME_BYTES // PART_BYTES + 1),
+    "parts of parts": [
+        pb.Frame(part=pb.Part(data=pb.Frame(part=pb.Part(data=b"x")).SerializeToString(), last=True)),
+    ],
+    "no frame": [pb.Frame(part=pb.Part(data=b"\xff\xff", last=True))],
+}
+
+
+@pytest.mark.parametrize("frames", PARTS.values(), ids=PARTS.keys())
+async def test_link_malformed_parts_close_the_stream_and_blame_the_sender(frames: list[pb.Frame]) -> None:
+    async with linked() as pair:
+        for frame in frames:
+            pair.dialed._outbox.force(frame.SerializeToString())
+        await asyncio.wait_for(pair.accepted.wait_closed(), 5)
+        assert [blame.owner for blame in pair.server_blames] == [pair.accepted.peer]
+        assert not pair.server_blames[0].lost
+
+
+@given(st.binary(min_size=1, max_size=3_000), st.integers(1, 700))
+def test_joiner_gives_every_frame_back_that_was_cut(data: bytes, size: int) -> None:
+    frame = rows(1, data)
+    whole = frame.SerializeToString()
+    joiner, got = Joiner(), []
+    for at in range(0, len(whole), size):
+        part = pb.Part(data=whole[at : at + size], last=at + size >= len(whole))
+        got.append(joiner.take(pb.Frame(part=part).SerializeToString()))
+    assert got[:-1] == [None] * (len(got) - 1)
+    assert got[-1] == (frame, len(whole))
+    assert joiner.take(whole) == (frame, len(whole))
+
+
+async def test_link_large_frame_over_a_slow_line_is_no_silence() -> None:
+    directory = MemoryDirectory()
+    server, client = identity(directory), identity(directory)
+    async with listening(server, directory) as listener, slow_line(listener.port, bytes_a_second=4 << 20) as port:
+        blames: list[Blame] = []
+        dialer = Dialer(identity=client, directory=directory, patience=HASTY, on_blame=blames.append)
+        link = await dialer.dial(replace(listener.destination, port=port))
+        accepted = await listener.accepted()
+        before = time.monotonic()
+        await link.send(rows(1, bytes(6 << 20)))
+        assert (await accepted.receive(deadline_s=10)).rows.step == 1
+        assert time.monotonic() - before > 2 * HASTY.heartbeat_s * HASTY.missed_heartbeats
+        assert not link.closed
+        assert not blames
+        await link.close()
+
+
+@asynccontextmanager
+async def slow_line(port: int, *, bytes_a_second: int) -> AsyncIterator[int]:
+    """Pass on what comes over a port of its own, not faster than that."""
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(16 << 10):
+                writer.write(data)
+                await writer.drain()
+                await asyncio.sleep(len(data) / bytes_a_second)
+        writer.close()
+
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.gather(pump(reader, there[1]), pump(there[0], writer))
+
+    line = await asyncio.start_server(carry, "127.0.0.1", 0, limit=16 << 10)
+    try:
+        yield line.sockets[0].getsockname()[1]
+    finally:
+        line.close()
 
 
 async def test_link_peer_that_vanishes_is_lost_at_once() -> None:

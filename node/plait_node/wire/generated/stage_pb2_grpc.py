@@ -39,6 +39,11 @@ class StageLinkStub:
                 request_serializer=stage__pb2.Frame.SerializeToString,
                 response_deserializer=stage__pb2.Frame.FromString,
                 _registered_method=True)
+        self.Relay = channel.stream_stream(
+                '/plait.v1.StageLink/Relay',
+                request_serializer=stage__pb2.Relayed.SerializeToString,
+                response_deserializer=stage__pb2.Relayed.FromString,
+                _registered_method=True)
 
 
 class StageLinkServicer:
@@ -50,6 +55,13 @@ class StageLinkServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Relay(self, request_iterator, context):
+        """Bytes of a TLS connection between two other nodes, which this one cannot read.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_StageLinkServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -57,6 +69,11 @@ def add_StageLinkServicer_to_server(servicer, server):
                     servicer.Link,
                     request_deserializer=stage__pb2.Frame.FromString,
                     response_serializer=stage__pb2.Frame.SerializeToString,
+            ),
+            'Relay': grpc.stream_stream_rpc_method_handler(
+                    servicer.Relay,
+                    request_deserializer=stage__pb2.Relayed.FromString,
+                    response_serializer=stage__pb2.Relayed.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -86,6 +103,33 @@ class StageLink:
             '/plait.v1.StageLink/Link',
             stage__pb2.Frame.SerializeToString,
             stage__pb2.Frame.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Relay(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/plait.v1.StageLink/Relay',
+            stage__pb2.Relayed.SerializeToString,
+            stage__pb2.Relayed.FromString,
             options,
             channel_credentials,
             insecure,

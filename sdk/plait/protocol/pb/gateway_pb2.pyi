@@ -178,7 +178,7 @@ class OfferBody(_message.Message):
     def __init__(self, version: _Optional[int] = ..., prekey: _Optional[_Union[_signed_pb2.SignedPrekey, _Mapping[str, object]]] = ..., model: _Optional[bytes] = ..., hardware: _Optional[str] = ..., tier: _Optional[int] = ..., cohort: _Optional[int] = ..., terms: _Optional[_Iterable[_Union[_signed_pb2.Terms, _Mapping[str, object]]]] = ..., max_input: _Optional[int] = ..., max_output: _Optional[int] = ..., share: _Optional[int] = ..., room: _Optional[int] = ...) -> None: ...
 
 class NodeBody(_message.Message):
-    __slots__ = ("version", "first", "last", "profile", "step_micros", "free_steps", "queue", "price", "dialable", "certificate")
+    __slots__ = ("version", "first", "last", "profile", "step_micros", "free_steps", "queue", "price", "dialable", "certificate", "via")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     FIRST_FIELD_NUMBER: _ClassVar[int]
     LAST_FIELD_NUMBER: _ClassVar[int]
@@ -189,6 +189,7 @@ class NodeBody(_message.Message):
     PRICE_FIELD_NUMBER: _ClassVar[int]
     DIALABLE_FIELD_NUMBER: _ClassVar[int]
     CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
+    VIA_FIELD_NUMBER: _ClassVar[int]
     version: int
     first: int
     last: int
@@ -199,7 +200,18 @@ class NodeBody(_message.Message):
     price: bytes
     dialable: str
     certificate: bytes
-    def __init__(self, version: _Optional[int] = ..., first: _Optional[int] = ..., last: _Optional[int] = ..., profile: _Optional[bytes] = ..., step_micros: _Optional[int] = ..., free_steps: _Optional[int] = ..., queue: _Optional[int] = ..., price: _Optional[bytes] = ..., dialable: _Optional[str] = ..., certificate: _Optional[bytes] = ...) -> None: ...
+    via: _containers.RepeatedCompositeFieldContainer[MeetingPoint]
+    def __init__(self, version: _Optional[int] = ..., first: _Optional[int] = ..., last: _Optional[int] = ..., profile: _Optional[bytes] = ..., step_micros: _Optional[int] = ..., free_steps: _Optional[int] = ..., queue: _Optional[int] = ..., price: _Optional[bytes] = ..., dialable: _Optional[str] = ..., certificate: _Optional[bytes] = ..., via: _Optional[_Iterable[_Union[MeetingPoint, _Mapping[str, object]]]] = ...) -> None: ...
+
+class MeetingPoint(_message.Message):
+    __slots__ = ("owner", "dialable", "certificate")
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    DIALABLE_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
+    owner: bytes
+    dialable: str
+    certificate: bytes
+    def __init__(self, owner: _Optional[bytes] = ..., dialable: _Optional[str] = ..., certificate: _Optional[bytes] = ...) -> None: ...
 
 class ReceiptEntry(_message.Message):
     __slots__ = ("leaf", "receipt")

@@ -8,7 +8,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Frame(_message.Message):
-    __slots__ = ("nonce", "hello", "open", "opened", "start", "rows", "leaf", "tokens", "payment", "ack", "end", "cancel", "ping", "pong", "fault", "draft")
+    __slots__ = ("nonce", "hello", "open", "opened", "start", "rows", "leaf", "tokens", "payment", "ack", "end", "cancel", "ping", "pong", "fault", "draft", "where", "at", "knock", "knocked", "part")
     NONCE_FIELD_NUMBER: _ClassVar[int]
     HELLO_FIELD_NUMBER: _ClassVar[int]
     OPEN_FIELD_NUMBER: _ClassVar[int]
@@ -25,6 +25,11 @@ class Frame(_message.Message):
     PONG_FIELD_NUMBER: _ClassVar[int]
     FAULT_FIELD_NUMBER: _ClassVar[int]
     DRAFT_FIELD_NUMBER: _ClassVar[int]
+    WHERE_FIELD_NUMBER: _ClassVar[int]
+    AT_FIELD_NUMBER: _ClassVar[int]
+    KNOCK_FIELD_NUMBER: _ClassVar[int]
+    KNOCKED_FIELD_NUMBER: _ClassVar[int]
+    PART_FIELD_NUMBER: _ClassVar[int]
     nonce: Nonce
     hello: _signed_pb2.SignedHello
     open: Open
@@ -41,22 +46,29 @@ class Frame(_message.Message):
     pong: Ping
     fault: JobFault
     draft: Draft
-    def __init__(self, nonce: _Optional[_Union[Nonce, _Mapping[str, object]]] = ..., hello: _Optional[_Union[_signed_pb2.SignedHello, _Mapping[str, object]]] = ..., open: _Optional[_Union[Open, _Mapping[str, object]]] = ..., opened: _Optional[_Union[Opened, _Mapping[str, object]]] = ..., start: _Optional[_Union[Start, _Mapping[str, object]]] = ..., rows: _Optional[_Union[Rows, _Mapping[str, object]]] = ..., leaf: _Optional[_Union[LeafOf, _Mapping[str, object]]] = ..., tokens: _Optional[_Union[Tokens, _Mapping[str, object]]] = ..., payment: _Optional[_Union[HopPayment, _Mapping[str, object]]] = ..., ack: _Optional[_Union[HopAck, _Mapping[str, object]]] = ..., end: _Optional[_Union[End, _Mapping[str, object]]] = ..., cancel: _Optional[_Union[CancelJob, _Mapping[str, object]]] = ..., ping: _Optional[_Union[Ping, _Mapping[str, object]]] = ..., pong: _Optional[_Union[Ping, _Mapping[str, object]]] = ..., fault: _Optional[_Union[JobFault, _Mapping[str, object]]] = ..., draft: _Optional[_Union[Draft, _Mapping[str, object]]] = ...) -> None: ...
+    where: Where
+    at: At
+    knock: Knock
+    knocked: Knocked
+    part: Part
+    def __init__(self, nonce: _Optional[_Union[Nonce, _Mapping[str, object]]] = ..., hello: _Optional[_Union[_signed_pb2.SignedHello, _Mapping[str, object]]] = ..., open: _Optional[_Union[Open, _Mapping[str, object]]] = ..., opened: _Optional[_Union[Opened, _Mapping[str, object]]] = ..., start: _Optional[_Union[Start, _Mapping[str, object]]] = ..., rows: _Optional[_Union[Rows, _Mapping[str, object]]] = ..., leaf: _Optional[_Union[LeafOf, _Mapping[str, object]]] = ..., tokens: _Optional[_Union[Tokens, _Mapping[str, object]]] = ..., payment: _Optional[_Union[HopPayment, _Mapping[str, object]]] = ..., ack: _Optional[_Union[HopAck, _Mapping[str, object]]] = ..., end: _Optional[_Union[End, _Mapping[str, object]]] = ..., cancel: _Optional[_Union[CancelJob, _Mapping[str, object]]] = ..., ping: _Optional[_Union[Ping, _Mapping[str, object]]] = ..., pong: _Optional[_Union[Ping, _Mapping[str, object]]] = ..., fault: _Optional[_Union[JobFault, _Mapping[str, object]]] = ..., draft: _Optional[_Union[Draft, _Mapping[str, object]]] = ..., where: _Optional[_Union[Where, _Mapping[str, object]]] = ..., at: _Optional[_Union[At, _Mapping[str, object]]] = ..., knock: _Optional[_Union[Knock, _Mapping[str, object]]] = ..., knocked: _Optional[_Union[Knocked, _Mapping[str, object]]] = ..., part: _Optional[_Union[Part, _Mapping[str, object]]] = ...) -> None: ...
 
 class Nonce(_message.Message):
-    __slots__ = ("version_min", "version_max", "nonce", "node")
+    __slots__ = ("version_min", "version_max", "nonce", "node", "clock")
     VERSION_MIN_FIELD_NUMBER: _ClassVar[int]
     VERSION_MAX_FIELD_NUMBER: _ClassVar[int]
     NONCE_FIELD_NUMBER: _ClassVar[int]
     NODE_FIELD_NUMBER: _ClassVar[int]
+    CLOCK_FIELD_NUMBER: _ClassVar[int]
     version_min: int
     version_max: int
     nonce: bytes
     node: bytes
-    def __init__(self, version_min: _Optional[int] = ..., version_max: _Optional[int] = ..., nonce: _Optional[bytes] = ..., node: _Optional[bytes] = ...) -> None: ...
+    clock: int
+    def __init__(self, version_min: _Optional[int] = ..., version_max: _Optional[int] = ..., nonce: _Optional[bytes] = ..., node: _Optional[bytes] = ..., clock: _Optional[int] = ...) -> None: ...
 
 class Open(_message.Message):
-    __slots__ = ("quote", "request", "job", "salt_rows", "stage", "next", "lineage", "room", "pay")
+    __slots__ = ("quote", "request", "job", "salt_rows", "stage", "next", "lineage", "room", "pay", "before")
     QUOTE_FIELD_NUMBER: _ClassVar[int]
     REQUEST_FIELD_NUMBER: _ClassVar[int]
     JOB_FIELD_NUMBER: _ClassVar[int]
@@ -66,6 +78,7 @@ class Open(_message.Message):
     LINEAGE_FIELD_NUMBER: _ClassVar[int]
     ROOM_FIELD_NUMBER: _ClassVar[int]
     PAY_FIELD_NUMBER: _ClassVar[int]
+    BEFORE_FIELD_NUMBER: _ClassVar[int]
     quote: _signed_pb2.SignedQuote
     request: _signed_pb2.SignedRequest
     job: _signed_pb2.SignedJob
@@ -75,23 +88,28 @@ class Open(_message.Message):
     lineage: _containers.RepeatedScalarFieldContainer[bytes]
     room: int
     pay: _signed_pb2.SignedPay
-    def __init__(self, quote: _Optional[_Union[_signed_pb2.SignedQuote, _Mapping[str, object]]] = ..., request: _Optional[_Union[_signed_pb2.SignedRequest, _Mapping[str, object]]] = ..., job: _Optional[_Union[_signed_pb2.SignedJob, _Mapping[str, object]]] = ..., salt_rows: _Optional[bytes] = ..., stage: _Optional[int] = ..., next: _Optional[_Union[_signed_pb2.StoredRecord, _Mapping[str, object]]] = ..., lineage: _Optional[_Iterable[bytes]] = ..., room: _Optional[int] = ..., pay: _Optional[_Union[_signed_pb2.SignedPay, _Mapping[str, object]]] = ...) -> None: ...
+    before: int
+    def __init__(self, quote: _Optional[_Union[_signed_pb2.SignedQuote, _Mapping[str, object]]] = ..., request: _Optional[_Union[_signed_pb2.SignedRequest, _Mapping[str, object]]] = ..., job: _Optional[_Union[_signed_pb2.SignedJob, _Mapping[str, object]]] = ..., salt_rows: _Optional[bytes] = ..., stage: _Optional[int] = ..., next: _Optional[_Union[_signed_pb2.StoredRecord, _Mapping[str, object]]] = ..., lineage: _Optional[_Iterable[bytes]] = ..., room: _Optional[int] = ..., pay: _Optional[_Union[_signed_pb2.SignedPay, _Mapping[str, object]]] = ..., before: _Optional[int] = ...) -> None: ...
 
 class Opened(_message.Message):
-    __slots__ = ("job", "lineage")
+    __slots__ = ("job", "lineage", "held")
     JOB_FIELD_NUMBER: _ClassVar[int]
     LINEAGE_FIELD_NUMBER: _ClassVar[int]
+    HELD_FIELD_NUMBER: _ClassVar[int]
     job: bytes
     lineage: _containers.RepeatedScalarFieldContainer[bytes]
-    def __init__(self, job: _Optional[bytes] = ..., lineage: _Optional[_Iterable[bytes]] = ...) -> None: ...
+    held: int
+    def __init__(self, job: _Optional[bytes] = ..., lineage: _Optional[_Iterable[bytes]] = ..., held: _Optional[int] = ...) -> None: ...
 
 class Start(_message.Message):
-    __slots__ = ("job", "row")
+    __slots__ = ("job", "row", "next_row")
     JOB_FIELD_NUMBER: _ClassVar[int]
     ROW_FIELD_NUMBER: _ClassVar[int]
+    NEXT_ROW_FIELD_NUMBER: _ClassVar[int]
     job: bytes
     row: int
-    def __init__(self, job: _Optional[bytes] = ..., row: _Optional[int] = ...) -> None: ...
+    next_row: int
+    def __init__(self, job: _Optional[bytes] = ..., row: _Optional[int] = ..., next_row: _Optional[int] = ...) -> None: ...
 
 class Rows(_message.Message):
     __slots__ = ("job", "step", "count", "codec", "data", "speculative")
@@ -165,6 +183,22 @@ class CancelJob(_message.Message):
     job: bytes
     def __init__(self, job: _Optional[bytes] = ...) -> None: ...
 
+class Where(_message.Message):
+    __slots__ = ("job",)
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    job: bytes
+    def __init__(self, job: _Optional[bytes] = ...) -> None: ...
+
+class At(_message.Message):
+    __slots__ = ("job", "came", "given")
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    CAME_FIELD_NUMBER: _ClassVar[int]
+    GIVEN_FIELD_NUMBER: _ClassVar[int]
+    job: bytes
+    came: int
+    given: int
+    def __init__(self, job: _Optional[bytes] = ..., came: _Optional[int] = ..., given: _Optional[int] = ...) -> None: ...
+
 class Ping(_message.Message):
     __slots__ = ("number",)
     NUMBER_FIELD_NUMBER: _ClassVar[int]
@@ -180,3 +214,51 @@ class JobFault(_message.Message):
     fault: _signed_pb2.Fault
     blamed: bytes
     def __init__(self, job: _Optional[bytes] = ..., fault: _Optional[_Union[_signed_pb2.Fault, _Mapping[str, object]]] = ..., blamed: _Optional[bytes] = ...) -> None: ...
+
+class Part(_message.Message):
+    __slots__ = ("data", "last")
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    LAST_FIELD_NUMBER: _ClassVar[int]
+    data: bytes
+    last: bool
+    def __init__(self, data: _Optional[bytes] = ..., last: _Optional[bool] = ...) -> None: ...
+
+class Knock(_message.Message):
+    __slots__ = ("to", "record", "body")
+    TO_FIELD_NUMBER: _ClassVar[int]
+    RECORD_FIELD_NUMBER: _ClassVar[int]
+    BODY_FIELD_NUMBER: _ClassVar[int]
+    to: bytes
+    record: _signed_pb2.SignedRecord
+    body: bytes
+    def __init__(self, to: _Optional[bytes] = ..., record: _Optional[_Union[_signed_pb2.SignedRecord, _Mapping[str, object]]] = ..., body: _Optional[bytes] = ...) -> None: ...
+
+class KnockBody(_message.Message):
+    __slots__ = ("version", "to", "dialable", "certificate")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    TO_FIELD_NUMBER: _ClassVar[int]
+    DIALABLE_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    to: bytes
+    dialable: str
+    certificate: bytes
+    def __init__(self, version: _Optional[int] = ..., to: _Optional[bytes] = ..., dialable: _Optional[str] = ..., certificate: _Optional[bytes] = ...) -> None: ...
+
+class Knocked(_message.Message):
+    __slots__ = ("to", "topic", "fault")
+    TO_FIELD_NUMBER: _ClassVar[int]
+    TOPIC_FIELD_NUMBER: _ClassVar[int]
+    FAULT_FIELD_NUMBER: _ClassVar[int]
+    to: bytes
+    topic: bytes
+    fault: _signed_pb2.Fault
+    def __init__(self, to: _Optional[bytes] = ..., topic: _Optional[bytes] = ..., fault: _Optional[_Union[_signed_pb2.Fault, _Mapping[str, object]]] = ...) -> None: ...
+
+class Relayed(_message.Message):
+    __slots__ = ("topic", "data")
+    TOPIC_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    topic: bytes
+    data: bytes
+    def __init__(self, topic: _Optional[bytes] = ..., data: _Optional[bytes] = ...) -> None: ...
