@@ -19,7 +19,7 @@ from plait.errors import PlaitError
 
 _QUESTION = "Explain in two sentences why the sky is blue."
 _EVENING = "And why is it red in the evening?"
-_TRIES = 4
+_TRIES = 6
 _NIGHT = "And why is it black at night?"
 _ON_CHAIN = "Name the capital of France."
 _LONG = "Write a long story about a lighthouse keeper and the sea."
@@ -74,8 +74,7 @@ class Story:
             first = self._question(client)
             self._shared_prefix(client, first)
             self._on_chain(client)
-            self._lose_a_node(client)
-            self._spare(client)
+            self._lose_two(client)
             self._settle(client, first, before)
         self._audit()
         return self._summary
@@ -177,46 +176,61 @@ class Story:
             "gas": answer.gas_used,
         }
 
-    def _lose_a_node(self, client: Plait) -> None:
-        self._say("1 ask", f"{_LONG} (its holder of blocks 10-19 will die)")
+    def _lose(self, client: Plait, part: str, doomed: str, *, max_tokens: int) -> Told:
+        """Ask for a long answer, kill one of those who make it in the middle, and see it go on."""
+        began, killed_at, text, gap = time.monotonic(), 0.0, "", 0.0
         stream = client.chat.completions.create(
-            model=self.facts.model,
-            messages=_talk(_LONG),
-            max_tokens=200,
-            temperature=0,
-            stream=True,
+            model=self.facts.model, messages=_talk(_LONG), max_tokens=max_tokens, temperature=0, stream=True
         )
-        killed, error = "", None
-        try:
-            for count, chunk in enumerate(stream):
-                print("    " if not count else "", chunk.choices[0].delta.content or "", sep="", end="", flush=True)
-                if not killed and stream.usage.completion_tokens >= _KILL_AFTER_TOKENS:
-                    holder = next(stage.node for stage in stream.job.route if stage.first == _KILLED_BLOCK)
-                    killed = self._name(holder)
-                    os.kill(int(str(self.facts.process(killed)["pid"])), signal.SIGKILL)
-        except PlaitError as failure:
-            error = failure
+        killed, last = "", began
+        print("    ", end="")
+        for chunk in stream:
+            piece = chunk.choices[0].delta.content or ""
+            print(piece.replace("\n", "\n    "), end="", flush=True)
+            text, now = text + piece, time.monotonic()
+            gap, last = max(gap, now - last) if killed else 0.0, now
+            if not killed and stream.usage.completion_tokens >= _KILL_AFTER_TOKENS:
+                killed = self._kill(stream, doomed)
         print(flush=True)
         _must("the answer ended before the kill", true=bool(killed))
-        _must("the answer went on although its stage was dead", true=error is not None)
-        self._say("7 failure", str(error))
-        spent = client.jobs.get(stream.id)
-        windows = stream.verified_tokens
-        self._say("8 pay", f"paid {spent.paid} base units for {windows} checked tokens, nothing beyond")
-        _must(f"{spent.paid} paid for {windows} tokens", true=spent.paid <= stream.price_of(windows))
-        self._summary["failure"] = {
+        answer = stream.completion
+        told = Told(answer=answer, text=text, first_token_s=killed_at, tokens_per_s=0.0)
+        attempts = answer.job.attempt
+        self._say("7 failure", f"{killed} was killed; the answer went on after {gap:.1f} s, by attempt {attempts}")
+        _must(f"{killed} died and nobody took over", true=attempts > 1)
+        _must(f"the route still names {killed}", true=killed not in [self._name(node) for node in _route(told)])
+        spent = client.jobs.get(answer.id)
+        self._say("8 pay", f"paid once: {spent.paid} base units, the receipt says {answer.receipt.price}")
+        _must(f"{spent.paid} paid", true=spent.paid == answer.receipt.price)
+        self._summary[part] = {
             "killed": killed,
-            "error": str(error),
+            "pauseSeconds": round(gap, 2),
+            "attempts": attempts,
+            "segments": len(answer.receipt.segments),
             "paid": str(spent.paid),
-            "checkedTokens": windows,
+            "finish": answer.choices[0].finish_reason,
         }
+        return told
 
-    def _spare(self, client: Plait) -> None:
-        self._say("1 ask", f"(again, over the spare) {_QUESTION}")
-        told = self._ask(client, _talk(_QUESTION), max_tokens=48)
-        self._summary["spare"] = self._show(told)
-        killed, route = self._summary["failure"]["killed"], self._summary["spare"]["route"]
-        _must(f"the route still names {killed}", true=killed not in [stage["name"] for stage in route])
+    def _kill(self, stream: Any, doomed: str) -> str:
+        """Kill the stage that holds the middle blocks, or the worker that drives the answer; return its name."""
+        holder = next(stage.node for stage in stream.job.route if stage.first == _KILLED_BLOCK)
+        killed = self._name(holder if doomed == "stage" else stream.job.worker)
+        os.kill(int(str(self.facts.process(killed)["pid"])), signal.SIGKILL)
+        return killed
+
+    def _lose_two(self, client: Plait) -> None:
+        """Lose a stage, then a worker; both times the answer is the one that nobody disturbed."""
+        self._say("1 ask", f"{_LONG} (its holder of blocks 10-19 will die)")
+        first = self._lose(client, "stageFailure", "stage", max_tokens=120)
+        self._say("1 ask", f"{_LONG} (its worker will die)")
+        second = self._lose(client, "workerFailure", "worker", max_tokens=120)
+        self._say("1 ask", f"{_LONG} (nobody dies)")
+        third = self._ask(client, _talk(_LONG), max_tokens=120)
+        self._summary["undisturbed"] = self._show(third)
+        same = first.text == second.text == third.text
+        self._say("7 failure", "all three answers are the same, token by token" if same else "the answers differ")
+        _must("an answer changed because somebody died", true=same)
 
     def _settle(self, client: Plait, first: Told, before: dict[str, int]) -> None:
         job = client.jobs.get(first.answer.id)

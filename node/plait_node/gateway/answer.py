@@ -134,11 +134,12 @@ class Answer:
         if self._attempts and job.attempt <= self._attempts[-1].job.attempt:
             return self._drop("old_attempt")
         check_job(self._quote, self._request, job, request_digest=self._name, blocks=self._blocks)
+        if self._missed_some(job):
+            return self._drop("behind")
         self._check_start(job)
         if result.sequence not in self._proven:
             await self._check_chain(signed)
-            if not await self._deposited("job", signed, job.worker, self._outside.lookup.job):
-                return self._drop("superseded")
+            await self._deposited("job", signed, job.worker, self._outside.lookup.job)
             self._on_proven(result.sequence)
         events = [*self._release(), _event(result, "job")]
         self._attempts.append(Attempt(signed, self._request))
@@ -206,14 +207,25 @@ class Answer:
         attempt = self._attempts[-1]
         return attempt if (attempt.struct_hash, attempt.job.worker) == (job, result.worker) else None
 
+    def _missed_some(self, job: Job) -> bool:
+        """Tell whether another worker published tokens after this one looked: it will see that and come again."""
+        return self.worker not in (None, job.worker) and job.start < self._relayed
+
+    @property
+    def _relayed(self) -> int:
+        """Return how many tokens were relayed."""
+        before = self._attempts[-1] if self._attempts else None
+        over = before is not None and before.surely_over
+        return before.progress.message.to if over and before and before.progress else self._delivered
+
     def _check_start(self, job: Job) -> None:
         before = self._attempts[-1] if self._attempts else None
         if before is not None and job.profile != before.job.profile:
             raise VerificationError("job", "a later attempt keeps the first one's profile")
-        over = before is not None and before.surely_over and before.progress is not None
-        delivered = before.progress.message.to if over and before and before.progress else self._delivered
-        if job.start != delivered:
-            raise VerificationError("job", f"it starts at token {job.start}, {delivered} were delivered")
+        if job.start != self._relayed:
+            raise VerificationError("job", f"it starts at token {job.start}, {self._relayed} were delivered")
+        if job.row and (before is None or before.job.worker != job.worker or before.end != job.row):
+            raise VerificationError("job", "it goes on behind other windows than those its worker's last job closed")
         passed = next((each.progress for each in reversed(self._attempts) if each.progress), None)
         if passed is not None and passed.message.to == job.start and passed.message.tokens != job.tokens:
             raise VerificationError("job", "its running hash is not that of the delivered tokens")
@@ -243,10 +255,10 @@ class Answer:
         signed: Signed[Job] | Signed[Receipt],
         worker: Address,
         find: Callable[[Hash, Address], Awaitable[Found | None]],
-    ) -> bool:
+    ) -> None:
         """Find the very same message in the DHT; a record takes a moment to spread, so look until patience ends.
 
-        Return False for a job that the worker itself replaced meanwhile: the table keeps the newest alone.
+        The table keeps the newest job of a worker alone: one that it replaced meanwhile is confirmed by that one.
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + self._outside.patience_s
@@ -257,10 +269,8 @@ class Answer:
             except PlaitError as error:
                 found, why = None, error.text
             if found is not None:
-                if found.covers(self._outside.domain, signed):
-                    return True
-                if _newer(found, signed.message):
-                    return False
+                if found.covers(self._outside.domain, signed) or _newer(found, signed.message):
+                    return
                 why = "it is another one"
             if loop.time() >= until:
                 raise VerificationError(what, f"the DHT's record of {to_hex(worker)} does not confirm it: {why}")

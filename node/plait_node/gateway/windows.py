@@ -30,6 +30,11 @@ class Attempt:
         self._last: Sequence[Signed[Leaf]] = ()
 
     @property
+    def end(self) -> int:
+        """Return the first step without a leaf of every stage."""
+        return self._end
+
+    @property
     def paid_output(self) -> int:
         """Return the output tokens of this attempt that are owed."""
         return self.progress.message.to - self.job.start if self.progress else 0

@@ -80,6 +80,7 @@ class Network:
     _anvil: Anvil = field(init=False)
     _processes: tuple[Process, ...] = field(init=False)
     _shared: Shared = field(init=False)
+    _keeping: asyncio.Task[None] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self._children = Children(self.folder / "logs")
@@ -87,6 +88,8 @@ class Network:
 
     async def stop(self) -> None:
         """End every process."""
+        if self._keeping is not None:
+            self._keeping.cancel()
         await self._children.stop_all()
         if self._broker is not None:
             await self._broker.stop()
@@ -121,6 +124,7 @@ class Network:
         self.write_summary()
         await asyncio.gather(*(self.until_ready(process.name) for process in self._processes))
         self.write_summary()
+        self._keeping = asyncio.create_task(self._keep_up("worker"))
         self.say("nodes     " + ", ".join(self.running))
 
     async def _fund_and_publish(self, reader: ChainReader, deployer: Key) -> str:
@@ -171,6 +175,14 @@ class Network:
         child = self._children.start(name, command, env={"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"})
         self.running[name] = child
         return child
+
+    async def _keep_up(self, name: str) -> None:
+        """Start a node process again whenever it ends, as an operator's service manager does."""
+        while True:
+            await asyncio.sleep(0.2)
+            if not self.running[name].alive:
+                self.start_node(name)
+                self.write_summary()
 
     async def until_ready(self, name: str) -> None:
         """Wait until a node process serves; raise `LocalnetError` with its log when it does not."""

@@ -26,6 +26,7 @@ from plait.protocol.pb import stage_pb2 as pb
 from plait.protocol.typed import Signed, digest
 from plait.protocol.windows import WINDOW_STEPS, Cut
 from plait_node.stage.config import Channels, OnChain
+from plait_node.stage.credit import CreditLine
 from plait_node.stage.errors import NoRoomError, NotInRouteError
 from plait_node.stage.surroundings import Surroundings
 from plait_node.swarm.records import StoredRecord
@@ -45,6 +46,7 @@ class OpenCall:
     next: StoredRecord | None
     lineage: tuple[Hash, ...]
     room: int
+    before: int
     pay: Signed[Pay] | None
 
     @classmethod
@@ -55,6 +57,8 @@ class OpenCall:
         job = signed_from_pb(received.job, Job)
         if len(received.lineage) > (request.input_tokens + job.message.start) // WINDOW_STEPS:
             raise MalformedMessageError("more lineage keys came than the prompt has whole windows")
+        if job.message.row and received.lineage:
+            raise MalformedMessageError("a job that goes on behind row 0 takes no windows from the cache")
         return cls(
             quote=signed_from_pb(received.quote, Quote) if received.HasField("quote") else None,
             request=request,
@@ -66,6 +70,7 @@ class OpenCall:
             next=StoredRecord.from_pb(received.next) if received.HasField("next") else None,
             lineage=hashes(received.lineage),
             room=received.room,
+            before=received.before,
             pay=signed_from_pb(received.pay, Pay) if received.HasField("pay") else None,
         )
 
@@ -85,6 +90,18 @@ class Admitted:
     def job(self) -> Job:
         """Return the job record."""
         return self.call.job.message
+
+    @property
+    def upstream(self) -> Address:
+        """Return who sends the job's rows: the worker, or the stage before."""
+        index = self.call.stage
+        return self.job.worker if index == 0 else self.job.route[index - 1].node
+
+    def credit(self, *, windows: int, paid: int) -> CreditLine:
+        """Return how far the job may be worked on unpaid; `paid` is what was paid for the request by now."""
+        return CreditLine(
+            cut=self.cut, stage=self.stage, windows=windows, room=self.room, before=self.call.before, paid=paid
+        )
 
     @property
     def is_tail(self) -> bool:
@@ -118,7 +135,7 @@ class Admission:
         await check_signer(
             self.around.domain, self.around.directory, call.job, owner=job.worker, request=request, check="job"
         )
-        cut = Cut(prompt_end=request.input_tokens + job.start)
+        cut = Cut(prompt_end=request.input_tokens + job.start, row=job.row)
         return Admitted(
             call=call,
             request_digest=request_digest,
@@ -139,8 +156,6 @@ class Admission:
             raise NotInRouteError(f"this node's price is {config.price}, the route offers {stage.price}")
         if call.job.message.profile != config.profile or call.request.model != engine.manifest.model_id:
             raise NotInRouteError("this node serves another model or profile; read its record again")
-        if call.job.message.row != 0:
-            raise NotInRouteError("this version replaces no stage inside a job; open a new attempt at row 0")
         if (call.next is None) != (call.stage == len(route) - 1):
             raise BadRequestError("every stage but the last needs the next one's record")
         return stage
@@ -183,6 +198,8 @@ class Admission:
             raise BadRequestError("the job belongs to another request or profile")
         if job.closes_at != closes_at(request) or job.start > request.max_tokens:
             raise BadRequestError("the job's closesAt or start is not the request's")
+        if job.row > request.input_tokens + job.start:
+            raise BadRequestError("the job begins behind its own rows")
         check_route(job.route, self.around.engine.manifest.blocks)
         if self.on_chain is None or not await self.on_chain(request, request_digest):
             raise BadRequestError("the chain knows no open request like this one")

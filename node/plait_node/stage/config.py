@@ -22,6 +22,7 @@ class StageConfig:
     max_jobs: int = 16
     idle_s: float = 60.0  # a job without a frame for so long is closed
     unpaid_s: float = 3.0  # how long work waits for a payment on its way
+    hold_s: float = 15.0  # how long the work of a job whose neighbour failed is held for its next attempt
     settle_s: float = 120.0  # how long payments for a closed job are taken
     step_rows: int = 2_048  # most rows in one frame to the next stage, whatever fits into 8 MiB
     decode_rows: int = 16  # most rows behind prompts, of all jobs, in one pass

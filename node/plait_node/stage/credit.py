@@ -17,11 +17,12 @@ class CreditLine:
     stage: Stage
     windows: int
     room: int
+    before: int = 0  # steps of the request's earlier attempts that the payments cover as well
     paid: int = 0
     allowed: int = 0
 
     def __post_init__(self) -> None:
-        self.pay(0)
+        self.pay(self.paid)
 
     def pay(self, total: int) -> None:
         """Take the total paid for this job so far, in base units; a smaller total changes nothing."""
@@ -38,4 +39,4 @@ class CreditLine:
         return end <= self.allowed
 
     def _fee(self, end: int) -> int:
-        return stage_fee_of(self.stage, end - self.cut.row)
+        return stage_fee_of(self.stage, self.before + end - self.cut.row)

@@ -10,7 +10,7 @@ from plait_node.stage.compute import StepDone
 from plait_node.wire.identity import MAX_FRAME_BYTES
 from plait_node.wire.tensor import FP32
 
-__all__ = ["rows_frames"]
+__all__ = ["again_frames", "rows_frames"]
 
 _FRAME_HEAD = 1_024  # bytes of a frame beside its rows, generously
 
@@ -32,3 +32,11 @@ def rows_frames(job: Hash, done: StepDone, *, step_rows: int) -> Iterator[pb.Fra
                 speculative=done.speculative,
             )
         )
+
+
+def again_frames(job: Hash, data: bytes, *, step: int, width: int, most: int) -> Iterator[pb.Frame]:
+    """Yield kept rows, `width` bytes each, the first of them that of `step`, in frames of at most `most` rows."""
+    size = width * min(most, (MAX_FRAME_BYTES - _FRAME_HEAD) // width)
+    for at in range(0, len(data), size):
+        part = data[at : at + size]
+        yield pb.Frame(rows=pb.Rows(job=job, step=step + at // width, count=len(part) // width, codec=FP32, data=part))

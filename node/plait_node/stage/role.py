@@ -31,7 +31,7 @@ from plait_node.stage.errors import (
     StageBusyError,
 )
 from plait_node.stage.facts import StageFacts
-from plait_node.stage.job import StageJob
+from plait_node.stage.job import Handover, StageJob
 from plait_node.stage.neighbours import Dials, Neighbours, destination_of
 from plait_node.stage.payments import HopPay, Till
 from plait_node.stage.prefix import CachedWindow, PrefixStore, own_key
@@ -132,7 +132,7 @@ class StageRole:
                 self._call(link, self._open(link, OpenCall.from_pb(frame.open)))
             case "payment":
                 self._call(link, self._pay(link, HopPay.from_pb(frame.payment)))
-            case "start" | "end" | "cancel" | "fault" as kind:
+            case "start" | "end" | "cancel" | "fault" | "where" as kind:
                 self._steer(link, kind, frame)
             case kind:
                 raise MalformedFrameError(f"a stage takes no frame of kind {kind}")
@@ -141,10 +141,10 @@ class StageRole:
         """Give a job what its previous stage or its worker sends of it."""
         if kind == "leaf":
             leaf = signed_from_pb(frame.leaf.leaf, Leaf)
-            if (job := self._job(leaf.message.job)) is not None:
+            if (job := self._job(leaf.message.job)) is not None and job.running:
                 _must_come_from(job.upstream, link)
                 job.leaf(leaf)
-        elif (job := self._job(getattr(frame, kind).job)) is not None:
+        elif (job := self._job(getattr(frame, kind).job)) is not None and job.running:
             _must_come_from(job.upstream if kind == "rows" else job.worker.peer, link)
             if kind == "rows":
                 job.rows(link, frame.rows)
@@ -162,7 +162,9 @@ class StageRole:
             raise MalformedFrameError(f"{kind} for a job of another worker")
         try:
             if kind == "start":
-                job.start(frame.start.row)
+                job.start(frame.start.row, frame.start.next_row)
+            elif kind == "where":
+                self._call(link, link.send(pb.Frame(at=job.where())))
             elif kind == "end":
                 job.end(frame.end.step)
             else:
@@ -198,8 +200,9 @@ class StageRole:
     async def _open(self, link: Link, call: OpenCall) -> None:
         try:
             async with asyncio.timeout(_OPEN_S):
-                cached = await self._admit(link, call)
-            opened = pb.Opened(job=call.job_hash, lineage=[window.out_key for window in cached])
+                job, cached = await self._admit(link, call)
+            lineage = [window.out_key for window in cached]
+            opened = pb.Opened(job=call.job_hash, lineage=lineage, held=job.held)
             await link.send(pb.Frame(opened=opened))
         except NextStageError as error:
             await _say(link, call.job_hash, error.fault(), blamed=call.job.message.route[call.stage + 1].node)
@@ -209,15 +212,16 @@ class StageRole:
             text = f"the job was not open after {_OPEN_S:g} s; open it again, or over another stage"
             await _say(link, call.job_hash, StageBusyError(text).fault())
 
-    async def _admit(self, link: Link, call: OpenCall) -> list[CachedWindow]:
+    async def _admit(self, link: Link, call: OpenCall) -> tuple[StageJob, list[CachedWindow]]:
         self._opening += 1
         try:
-            if self._opening + self.facts.queue > self._config.max_jobs:
+            here = any(self._attempts_here(call.job.message.request))
+            if self._opening + self.facts.queue > self._config.max_jobs + here:
                 raise StageBusyError(f"this stage holds {self.facts.queue} jobs already; try again or another one")
             admitted = await self._admission.check(call, worker=link.peer)
-            self._fence(admitted)
             downstream = await self._downstream(admitted)
-            cached = await self._reserve(admitted)
+            taken = await self._fence(admitted)
+            cached = [] if taken else await self._reserve(admitted)
         finally:
             self._opening -= 1
         committer = StageCommitter(
@@ -228,22 +232,34 @@ class StageRole:
             stage=call.stage,
             cut=admitted.cut,
         )
-        job = StageJob(self._around, admitted, committer, worker=link, downstream=downstream, cached=cached)
+        job = StageJob(
+            self._around, admitted, committer, worker=link, downstream=downstream, cached=cached, taken=taken
+        )
         self._jobs[call.job_hash] = job
         self._attempts[admitted.request_digest] = (admitted.job.attempt, call.request.deadline)
         self._count()
         if link.closed or (downstream is not None and downstream.closed):
             job.link_lost(link.peer if link.closed else admitted.job.route[call.stage + 1].node, "closed meanwhile")
-        return cached
+        return job, cached
 
-    def _fence(self, admitted: Admitted) -> None:
-        """Refuse an attempt that is not above those seen, and close the one before it."""
+    def _attempts_here(self, request: Hash) -> list[StageJob]:
+        return [job for job in self._jobs.values() if job.admitted.request_digest == request and not job.closed]
+
+    async def _fence(self, admitted: Admitted) -> Handover | None:
+        """Refuse an attempt that is not above those seen, and close the one before it; return what goes on."""
         known, _ = self._attempts.get(admitted.request_digest, (-1, 0))
         if admitted.job.attempt <= known:
             raise JobOpenError(f"attempt {known} of this request was opened here; open one with a higher number")
-        for job in self._jobs.values():
-            if job.admitted.request_digest == admitted.request_digest and not job.closed:
-                job.close(JobOpenError("a later attempt of this request was opened").fault())
+        taken: Handover | None = None
+        for job in self._attempts_here(admitted.request_digest):
+            if admitted.cut.row and job.admitted.job.worker == admitted.job.worker:
+                taken = job.hand_over(admitted.cut.row)
+            job.close(JobOpenError("a later attempt of this request was opened").fault())
+            await job.wait_closed()  # its room may be what this one needs
+        if taken is not None and taken.before != admitted.call.before:
+            self._spawn(self._scheduler.close(taken.session))
+            raise JobOpenError(f"{taken.before} steps of earlier attempts are owed, not {admitted.call.before}")
+        return taken
 
     async def _downstream(self, admitted: Admitted) -> Link | None:
         call = admitted.call
@@ -313,6 +329,8 @@ class StageRole:
                 del self._jobs[name]
             elif not job.closed and clock > job.admitted.call.request.deadline + CLOCK_TOLERANCE_S:
                 job.close(DeadlineError("the request's deadline has passed").fault())
+            elif not job.closed and job.suspended_at is not None and now - job.suspended_at > config.hold_s:
+                job.close()
             elif not job.closed and idle > config.idle_s:
                 job.close(IdleError(f"nothing came for the job for {config.idle_s:g} s").fault(), blamed=job.upstream)
         for request, (_, deadline) in list(self._attempts.items()):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from plait_node.worker.admission import Admission, Task
 from plait_node.worker.ahead import Proposer
-from plait_node.worker.errors import PrekeyError, RestartedError, StageFailure, UnpaidError, WorkerError
-from plait_node.worker.generation import Patience, Tools
+from plait_node.worker.errors import PrekeyError, StageFailure, TakenOverError, UnpaidError, WorkerError
 from plait_node.worker.hops import HopDesk
 from plait_node.worker.links import LinkPool
+from plait_node.worker.membership import Membership
 from plait_node.worker.offers import OfferKeeper, OfferTerms
 from plait_node.worker.plan import Chooser, Planner
 from plait_node.worker.prekeys import PrekeyRing
@@ -15,6 +15,7 @@ from plait_node.worker.prompts import PromptBox
 from plait_node.worker.role import WorkerConfig, WorkerRole
 from plait_node.worker.serving import Done
 from plait_node.worker.signer import WorkerSigner
+from plait_node.worker.tools import Patience, Tools
 
 __all__ = [
     "Admission",
@@ -22,6 +23,7 @@ __all__ = [
     "Done",
     "HopDesk",
     "LinkPool",
+    "Membership",
     "OfferKeeper",
     "OfferTerms",
     "Patience",
@@ -30,8 +32,8 @@ __all__ = [
     "PrekeyRing",
     "PromptBox",
     "Proposer",
-    "RestartedError",
     "StageFailure",
+    "TakenOverError",
     "Task",
     "Tools",
     "UnpaidError",

@@ -126,14 +126,18 @@ def check_commitments(request: Request, content_key: ContentKey, ids: Sequence[i
         raise errors.BadRequestError("the sealed stop strings are not what the request commits to")
 
 
-def check_pay(domain: Domain, task: Task, pay: Signed[Pay]) -> None:
-    """Check that a Pay is the payer's own for this request and pays for what it covers; raise `BadRequestError`."""
+def check_pay(domain: Domain, task: Task, pay: Signed[Pay], *, unpaid: int = 0) -> None:
+    """Check that a Pay is the payer's own for this request and pays for what it covers, but `unpaid` tokens.
+
+    Raise `BadRequestError`.
+    """
     if pay.message.request != task.digest or pay.signer(domain) != task.signer:
         raise errors.BadRequestError("the Pay is not the payer's own for this request")
-    least = min((task.price(profile, pay.message.to) for profile in task.request.profiles), default=0)
+    tokens = max(0, pay.message.to - unpaid)
+    least = min((task.price(profile, tokens) for profile in task.request.profiles), default=0)
     if pay.message.amount < least:
         raise errors.BadRequestError(
-            f"the Pay is over {pay.message.amount} base units, {pay.message.to} tokens cost {least}; pay the difference"
+            f"the Pay is over {pay.message.amount} base units, {tokens} tokens cost {least}; pay the difference"
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from plait.protocol.commitments import RunningHash
 from plait.protocol.messages import Finish
@@ -14,31 +14,28 @@ if TYPE_CHECKING:
     from plait.protocol.choice import ChoiceNote
     from plait.protocol.ids import Hash
     from plait.protocol.manifest import Manifest
+    from plait.protocol.tokens import Decodes
     from plait_node.worker.admission import Task
-
-
-class Decodes(Protocol):
-    """The part of `ChatTokenizer` that stop strings need."""
-
-    def decode(self, ids: Sequence[int], /) -> str:
-        """Return the text of token ids."""
-        ...
 
 
 class Answer:
     """Takes sampled ids; `finish` is set with the last one."""
 
-    def __init__(self, task: Task, *, job: Hash, manifest: Manifest, tokenizer: Decodes) -> None:
-        """Begin with nothing delivered."""
+    def __init__(
+        self, task: Task, *, job: Hash, manifest: Manifest, tokenizer: Decodes, ids: Sequence[int] = ()
+    ) -> None:
+        """Begin behind the `ids` that earlier attempts delivered."""
         self._task = task
         self._manifest = manifest
         self._tokenizer = tokenizer
         self._sealer = AnswerSealer(task.content_key, request=task.digest, job=job)
         self._running = RunningHash(task.content_key, task.digest)
         self._hashes = [self._running.value]
-        self._sealed = 0
+        self._sealed = len(ids)
         self.ids: list[int] = []
         self.finish: int | None = None
+        for token in ids:
+            self.take(token)
 
     @property
     def end(self) -> int:
@@ -55,6 +52,11 @@ class Answer:
             self.finish = Finish.STOP_STRING
         elif len(self.ids) >= self._task.request.max_tokens:
             self.finish = Finish.LENGTH
+
+    @property
+    def delivered(self) -> tuple[int, ...]:
+        """Return the ids that were sealed, by whatever attempt."""
+        return tuple(self.ids[: self._sealed])
 
     def token_at(self, step: int) -> int:
         """Return the id that is the input row of a step."""

@@ -4,7 +4,7 @@ WorkerError
 |- StageFailure            a stage failed a job; `.owner` is blamed, `.reason` says why
 |- UnpaidError             the payer stopped paying beyond the credit line
 |- PrekeyError             the prekey file cannot be used, or nobody knows the prekey
-`- RestartedError          an earlier attempt of this worker delivered tokens that it no longer holds
+`- TakenOverError          other workers go on with the answer
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class PrekeyError(WorkerError):
     code = "bad_request"
 
 
-class RestartedError(WorkerError):
-    """This worker restarted in the middle of an answer."""
+class TakenOverError(WorkerError):
+    """Another worker goes on with an answer that this one took over."""
 
     code = "internal"
     retry = True

@@ -5,73 +5,43 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from plait.protocol.checks import NodeDirectory
 from plait.protocol.codec import fault_from_pb, signed_from_pb
 from plait.protocol.errors import MalformedMessageError, StaleVoucherError
 from plait.protocol.ids import Address, Hash, to_hex
-from plait.protocol.messages import Finish, Leaf, Progress, Stage
+from plait.protocol.messages import Finish, Leaf, Progress
 from plait.protocol.pb import stage_pb2
 from plait.protocol.typed import struct_hash
-from plait.protocol.windows import WINDOW_STEPS, Cut, Window, progress_to
+from plait.protocol.windows import Cut, Window, progress_to
 from plait_node.selector import Ran
 from plait_node.selector.tasks import overlap
-from plait_node.wire import WireError
-from plait_node.worker.ahead import MOST_AHEAD, Ahead, Proposers
-from plait_node.worker.answer import Answer, Decodes
+from plait_node.worker.ahead import MOST_AHEAD, Ahead
+from plait_node.worker.answer import Answer
 from plait_node.worker.errors import StageFailure
-from plait_node.worker.hops import HopDesk, HopPay
-from plait_node.worker.leaves import LeafBook, blocks_of
-from plait_node.worker.links import Arrived, Event, Inbox, LinkPool, Lost, PayerSpoke
-from plait_node.worker.opening import open_frame, reused_row, rows_frames, step_frames
+from plait_node.worker.hops import HopPay, Owed
+from plait_node.worker.leaves import LeafBook
+from plait_node.worker.line import Line
+from plait_node.worker.links import Arrived, Event, Lost, PayerSpoke
+from plait_node.worker.opening import open_frame, reused_row, rows_frames, start_frames, step_frames
 from plait_node.worker.pace import Pace
+from plait_node.worker.purse import Purse
+from plait_node.worker.tools import Tools
+from plait_node.worker.watch import Watch
 
 if TYPE_CHECKING:
-    from plait.protocol.manifest import Manifest
     from plait.protocol.messages import Job
-    from plait.protocol.typed import Domain, Signed
+    from plait.protocol.typed import Signed
     from plait_node.worker.admission import Task
     from plait_node.worker.payer import PayerWatch
     from plait_node.worker.plan import Decision
     from plait_node.worker.publisher import Publisher
-    from plait_node.worker.signer import WorkerSigner
+    from plait_node.worker.told import Told
 
 _TICK_S = 0.25
-_LEARN_S = 0.3  # a stage that is accused by its neighbour is given this long to be seen gone by ourselves
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Patience:
-    """How long a job waits, in seconds, and how far it goes unpaid."""
-
-    open_s: float = 10.0
-    first_token_s: float = 60.0
-    step_s: float = 20.0
-    pay_s: float = 20.0
-    deadline_s: float = 2.0  # work ends this long before the request's deadline
-    credit_windows: int = 4
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tools:
-    """What all jobs of a worker share."""
-
-    owner: Address
-    domain: Domain
-    directory: NodeDirectory
-    pool: LinkPool
-    desk: HopDesk
-    signer: WorkerSigner
-    manifest: Manifest
-    tokenizer: Decodes
-    clock: Callable[[], float]
-    patience: Patience = field(default_factory=Patience)
-    proposers: Proposers = lambda _: None
 
 
 class Generation:
@@ -86,53 +56,60 @@ class Generation:
         signed: Signed[Job],
         publisher: Publisher | None,
         payer: PayerWatch,
+        told: Told,
     ) -> None:
-        """Prepare; without a publisher (the on-chain path) nothing is streamed."""
+        """Prepare to go on behind what was `told`; without a publisher (the on-chain path) nothing is streamed."""
         job, request = signed.message, task.request
         self._tools = tools
         self._task = task
-        self._decision = decision
+        self.decision = decision
         self._signed = signed
         self._publisher, self._payer = publisher, payer
-        self._job, self._route = struct_hash(job), job.route
+        self.job, self.route = struct_hash(job), job.route
         self._prompt_end = request.input_tokens + job.start
-        self._inbox = Inbox(job=self._job, owners=frozenset(stage.node for stage in self._route))
-        self.answer = Answer(task, job=self._job, manifest=tools.manifest, tokenizer=tools.tokenizer)
-        self.book = LeafBook(
-            domain=tools.domain,
-            directory=tools.directory,
-            request=request,
-            job=self._job,
-            route=job.route,
-            cut=Cut(prompt_end=self._prompt_end),
-            salt_rows=task.content_key.salt("rows"),
-            token_at=self.answer.token_at,
+        self._line = Line(tools.pool, job=self.job, route=job.route)
+        self.answer = Answer(task, job=self.job, manifest=tools.manifest, tokenizer=tools.tokenizer, ids=told.ids)
+        self.book = self._new_book()
+        known = (*task.ids, *told.ids)
+        self._ahead = Ahead.of(decision, tools.proposers, vocabulary=tools.manifest.vocabulary, ids=known)
+        self._hops = HopPay(
+            tools.desk, request=task.digest, route=job.route, row=job.row, own=tools.owner, owed=told.owed
         )
-        self._ahead = Ahead.of(decision, tools.proposers, vocabulary=tools.manifest.vocabulary, ids=task.ids)
-        self._hops = HopPay(tools.desk, request=task.digest, route=job.route, own=tools.owner)
+        self._purse = Purse(task, payer, prompt_end=self._prompt_end, credit_windows=tools.patience.credit_windows)
         self.progress: Signed[Progress] | None = None
         self.reused_windows = 0
-        self._opened: dict[Address, tuple[Hash, ...]] = {}
+        self.abandoned = False
+        self._opened: dict[Address, stage_pb2.Opened] = {}
         self._waiting: list[tuple[Window, list[Signed[Leaf]]]] = []  # whole, not in a progress yet
-        self._fed = self._delivered_end = 0  # the first steps that were not sent, and that no progress covers
+        self._fed = 0  # the first step that was not sent
+        self._delivered_end = job.row  # the first step that no progress covers
         self._ended = False
         self._since = asyncio.get_running_loop().time()
         self._pace = Pace(self._since)
+        self._watch = Watch.of(decision, now=self._since)
+
+    def _new_book(self) -> LeafBook:
+        job = self._signed.message
+        return LeafBook(
+            domain=self._tools.domain,
+            directory=self._tools.directory,
+            request=self._task.request,
+            job=self.job,
+            route=job.route,
+            cut=Cut(prompt_end=self._prompt_end, row=job.row),
+            salt_rows=self._task.content_key.salt("rows"),
+            token_at=self.answer.token_at,
+        )
 
     @property
-    def job(self) -> Hash:
-        """Return the job record's struct hash."""
-        return self._job
+    def start(self) -> int:
+        """Return how many tokens earlier attempts delivered."""
+        return self._signed.message.start
 
     @property
     def profile(self) -> Hash:
         """Return the profile of this attempt."""
         return self._signed.message.profile
-
-    @property
-    def route(self) -> tuple[Stage, ...]:
-        """Return the stages of this attempt."""
-        return self._route
 
     def ran(self) -> Ran:
         """Return how an attempt went that has run to its end."""
@@ -140,85 +117,125 @@ class Generation:
         return Ran(
             seconds=self._pace.seconds,
             ttft_s=self._pace.first_s,
-            tokens=len(ids),
+            tokens=len(ids) - self.start,
             reused_tokens=reused_row(self.reused_windows),
             accepted=self._ahead.accepted,
             overlap=overlap(self._task.ids, ids),
         )
 
+    async def cancel(self) -> None:
+        """Have the stages forget the attempt."""
+        await self._line.cancel()
+
+    def owed(self) -> dict[Address, Owed]:
+        """Return what the stages are owed by this attempt and those before it."""
+        return self._hops.owed(self._told_windows())
+
     async def settle(self, kind: int, leaf: Hash, *, skip: frozenset[Address], latest: bool) -> None:
         """Pay for what the payer paid last, and end the job on the hops of all stages but those in `skip`."""
-        end = self._delivered_end
-        windows = [window for window in self.book.windows if window.end <= end]
         if latest:
             with contextlib.suppress(StageFailure):  # who cannot be reached is paid with the next link
                 await self._cover()
-        await self._hops.settle(kind, leaf, windows, payer=self._payer.pay, skip=skip)
+        windows, pay = self._told_windows(), self._payer.pay
+        await self._hops.settle(kind, leaf, windows, paid_end=self._paid_end(), payer=pay, skip=skip)
+
+    def _told_windows(self) -> list[Window]:
+        return [window for window in self.book.windows if window.end <= self._delivered_end]
 
     async def run(self) -> None:
         """Generate until the last window is whole; raise `StageFailure` blaming a stage that fails."""
-        pool = self._tools.pool
-        self._payer.tell(lambda: self._inbox.offer(PayerSpoke()))
-        pool.subscribe(self._inbox)
+        self._payer.tell(lambda: self._line.offer(PayerSpoke()))
+        self._line.open()
         try:
-            row = await self._open()
+            rows = await self._open()
             await self._cover(wait=True)
-            await self._begin(row)
+            await self._begin(rows)
             while not (self._ended and self.book.complete and not self._waiting):
                 await self._take(await self._next(self._limit_s()))
                 await self._advance()
+        except StageFailure:
+            raise  # another attempt may go on with what the stages hold
         except BaseException:
-            await self._cancel()
+            await self._line.cancel()
             raise
         finally:
-            pool.unsubscribe(self._inbox)
+            self._line.close()
 
-    async def _open(self) -> int:
-        """Open the job on all stages; return the step where rows begin."""
-        keys: Sequence[Hash] = self._decision.lineage if self._decision.reuses_prefix else ()
+    async def abandon(self, *, mended: bool) -> int:
+        """Deliver what can be delivered; return the step behind it, where one may go on that replaces a stage."""
+        self.abandoned = True
+        if self.answer.finish is None:
+            await self._deliver()
+        await self._report(prompt_too=mended)
+        return self._delivered_end
+
+    async def _open(self) -> list[int]:
+        """Open the job on all stages; return for each the step where its rows begin."""
+        keys: Sequence[Hash] = self.decision.lineage if self.decision.reuses_prefix else ()
         windows = len(keys)
-        for index, stage in enumerate(self._route):
+        for index, stage in enumerate(self.route):
             frame = open_frame(
-                self._task, self._decision, self._signed, index=index, lineage=keys[:windows], pay=self._payer.pay
+                self._task,
+                self.decision,
+                self._signed,
+                index=index,
+                lineage=keys[:windows],
+                before=self._hops.before(stage.node).steps,
+                pay=self._payer.pay,
             )
-            await self._send(index, frame)
+            await self._line.send(index, frame)
             if windows:
                 # Each stage's cached outputs name the next stage's cached inputs, so they are asked in order.
-                keys = await self._await_opened(stage.node)
+                keys = [Hash(key) for key in (await self._await_opened(stage.node)).lineage]
                 windows = min(windows, len(keys))
-        for stage in self._route:
-            await self._await_opened(stage.node)
+        opened = [await self._await_opened(stage.node) for stage in self.route]
         self.reused_windows = windows
-        return reused_row(windows)
+        reused = reused_row(windows)
+        return [each.held if self._signed.message.row else reused for each in opened]
 
-    async def _await_opened(self, owner: Address) -> tuple[Hash, ...]:
+    async def _await_opened(self, owner: Address) -> stage_pb2.Opened:
         try:
             async with asyncio.timeout(self._tools.patience.open_s):
                 while owner not in self._opened:
-                    await self._take(await self._inbox.events.get())
+                    await self._take(await self._line.next(self._tools.patience.open_s))
         except TimeoutError:
-            raise self._failure(owner, f"it did not open the job within {self._tools.patience.open_s:g} s") from None
+            raise self._line.failure(
+                owner, f"it did not open the job within {self._tools.patience.open_s:g} s"
+            ) from None
         return self._opened[owner]
 
-    async def _begin(self, row: int) -> None:
-        for index in range(len(self._route)):
-            await self._send(index, stage_pb2.Frame(start=stage_pb2.Start(job=self._job, row=row)))
-        for frame in rows_frames(self._job, self._task.ids[row:], step=row, chunk=self._decision.chunk):
-            await self._send(0, frame)
+    async def _begin(self, rows: list[int]) -> None:
+        for index, start in enumerate(start_frames(self.job, rows)):
+            await self._line.send(index, start)
+        ids = [*self._task.ids, *self.answer.ids]
+        first, row = rows[0], self._signed.message.row
+        parts = ((first, row), (row, len(ids))) if first < row else ((first, len(ids)),)
+        for begin, end in parts:
+            for frame in rows_frames(self.job, ids[begin:end], step=begin, chunk=self.decision.chunk):
+                await self._line.send(0, frame)
         self._fed = self._prompt_end
         self._since = asyncio.get_running_loop().time()
 
     async def _next(self, limit_s: float) -> Event | None:
         """Return the next event, None after a tick; raise when nothing moves for `limit_s`."""
-        try:
-            event = await asyncio.wait_for(self._inbox.events.get(), _TICK_S)
-        except TimeoutError:
+        event = await self._line.next(_TICK_S)
+        if event is None:
             self._hops.check_overdue()
+            await self._look()
             if asyncio.get_running_loop().time() - self._since > limit_s:
                 await self._stalled(limit_s)
             return None
-        self._since = asyncio.get_running_loop().time()
+        if not (isinstance(event, Arrived) and event.frame.HasField("at")):
+            self._since = asyncio.get_running_loop().time()
         return event
+
+    async def _look(self) -> None:
+        """Ask the stages where they are when a token is long overdue."""
+        now = asyncio.get_running_loop().time()
+        if self._ended or self._starved() or not self._fed:
+            self._watch.rest(now)
+        elif self._watch.asks(now):
+            await self._line.send_all(stage_pb2.Frame(where=stage_pb2.Where(job=self.job)))
 
     def _limit_s(self) -> float:
         patience = self._tools.patience
@@ -232,41 +249,51 @@ class Generation:
             _log.warning("payer stopped paying request=%s to=%d", to_hex(self._task.digest), self._payer.to)
             self.answer.finish = Finish.FAILED
             return
-        stage = self._route[self.book.laggard()]
-        raise self._failure(stage.node, f"nothing came from it for {limit_s:g} s")
+        stage = self.route[self.book.laggard()]
+        raise self._line.failure(stage.node, f"nothing came from it for {limit_s:g} s")
 
     async def _take(self, event: Event | None) -> None:
         if isinstance(event, Lost):
-            raise self._failure(event.owner, f"the link to it ended: {event.reason}")
+            raise self._line.failure(event.owner, f"the link to it ended: {event.reason}")
         if not isinstance(event, Arrived):
             return
         try:
             await self._take_frame(event.owner, event.frame)
         except MalformedMessageError as error:
-            await self._tools.pool.accuse(event.owner, error.text)
-            raise self._failure(event.owner, error.text) from error
+            await self._line.accuse(event.owner, error.text)
+            raise self._line.failure(event.owner, error.text) from error
 
     async def _take_frame(self, owner: Address, frame: stage_pb2.Frame) -> None:
         match frame.WhichOneof("body"):
             case "opened":
                 if any(len(key) != 32 for key in frame.opened.lineage):
                     raise MalformedMessageError("a lineage key has 32 bytes")
-                self._opened[owner] = tuple(Hash(key) for key in frame.opened.lineage)
+                if frame.opened.held not in (0, self._signed.message.row):
+                    raise MalformedMessageError("a stage holds all rows before the job's first one, or none")
+                self._opened[owner] = frame.opened
             case "tokens":
                 await self._take_token(owner, frame.tokens)
+            case "at":
+                place = next(at for at, stage in enumerate(self.route) if stage.node == owner)
+                if (holder := self._watch.told(place, frame.at)) is not None:
+                    raise self._line.failure(self.route[holder].node, "it holds rows far longer than it should")
             case "leaf":
                 self._waiting += await self.book.add(owner, signed_from_pb(frame.leaf.leaf, Leaf))
             case _:
-                raise await self._fault(owner, frame.fault)
+                if fault_from_pb(frame.fault.fault).code == StaleVoucherError.code:
+                    self._tools.desk.resend_all(owner)
+                raise await self._line.judge(owner, frame.fault)
 
     async def _take_token(self, owner: Address, tokens: stage_pb2.Tokens) -> None:
         expected = self._fed - 1
-        if owner != self._route[-1].node or tokens.step != expected or not self._fed:
+        if owner != self.route[-1].node or tokens.step != expected or not self._fed:
             raise MalformedMessageError(f"a token of step {tokens.step} came where step {expected} of the tail is next")
         if self._has_token():
             raise MalformedMessageError(f"a second token came for step {expected}")
         self._ahead.check(tokens.ids)
-        self._pace.token(asyncio.get_running_loop().time())
+        now = asyncio.get_running_loop().time()
+        self._pace.token(now)
+        self._watch.moved(now)
         for token in tokens.ids:
             self.answer.take(token)
             self._ahead.take(token)
@@ -274,23 +301,13 @@ class Generation:
                 break
         self._fed = self._task.request.input_tokens + len(self.answer.ids) - 1  # all rows before the newest id's
         await self._feed()  # the stages work on while the token is sealed and published
+        if self.answer.finish is None:
+            await self._deliver()  # the last ids go out with the windows that cover them: until then all can be redone
+
+    async def _deliver(self) -> None:
         chunk = self.answer.seal_new()
         if chunk is not None and self._publisher is not None:
-            await self._publisher.chunk(self._job, chunk)
-
-    async def _fault(self, owner: Address, received: stage_pb2.JobFault) -> StageFailure:
-        fault = fault_from_pb(received.fault)
-        if fault.code == StaleVoucherError.code:
-            self._tools.desk.resend_all(owner)
-        blamed = Address(received.blamed)
-        accused = next((stage.node for stage in self._route if stage.node == blamed), None)
-        if accused is None or accused == owner:
-            return self._failure(owner, f"{fault.text} ({fault.code})")
-        await asyncio.sleep(_LEARN_S)
-        if not self._tools.pool.alive(accused):
-            return self._failure(accused, fault.text)
-        # Two strangers say different things of each other: neither is believed, both are avoided for a while.
-        return self._failure(accused, f"{to_hex(owner)} says: {fault.text}", accuser=owner)
+            await self._publisher.chunk(self.job, chunk)
 
     async def _advance(self) -> None:
         await self._cover()
@@ -298,8 +315,7 @@ class Generation:
         if self.answer.finish is not None and not self._ended:
             self._ended = True
             self.book.last_step = self.answer.end
-            for index in range(len(self._route)):
-                await self._send(index, stage_pb2.Frame(end=stage_pb2.End(job=self._job, step=self.answer.end)))
+            await self._line.send_all(stage_pb2.Frame(end=stage_pb2.End(job=self.job, step=self.answer.end)))
         await self._report()
 
     async def _feed(self) -> None:
@@ -315,11 +331,11 @@ class Generation:
         if self.answer.finish is not None or starved:
             return
         draft = self._ahead.propose(self._room_ahead())
-        rows, note = step_frames(self._job, self.answer.ids[-1], draft, step=self._fed)
+        rows, note = step_frames(self.job, self.answer.ids[-1], draft, step=self._fed)
         self._fed += 1
         if note is not None:
-            await self._send(len(self._route) - 1, note)
-        await self._send(0, rows)
+            await self._line.send(len(self.route) - 1, note)
+        await self._line.send(0, rows)
 
     def _room_ahead(self) -> int:
         """Return how many rows may be guessed behind the next one.
@@ -328,16 +344,19 @@ class Generation:
         when the next row comes, and with that one waiting for a payment, which waits for signatures, none would come.
         """
         left = self._task.request.max_tokens - len(self.answer.ids) - 1
-        return max(0, min(MOST_AHEAD, left, self._credit_end() - 2 - self._fed))
+        return max(0, min(MOST_AHEAD, left, self._purse.credit_end(self._paid_end()) - 2 - self._fed))
 
-    async def _report(self) -> None:
+    async def _report(self, *, prompt_too: bool = False) -> None:
         """Publish a progress over the windows that are whole and whose tokens were delivered."""
-        ready = [each for each in self._waiting if self._progress_to(each[0]) <= len(self.answer.ids)]
-        if not ready or ready[-1][0].end < self._prompt_end:
+        if self._ended and self.book.complete:
+            await self._deliver()
+        delivered = len(self.answer.delivered)
+        ready = [each for each in self._waiting if self._progress_to(each[0]) <= delivered]
+        if not ready or (ready[-1][0].end < self._prompt_end and not prompt_too):
             return
         window = ready[-1][0]
         to = self._progress_to(window)
-        progress = Progress(job=self._job, to=to, tokens=self.answer.hash_at(to), leaves=self.book.root(window))
+        progress = Progress(job=self.job, to=to, tokens=self.answer.hash_at(to), leaves=self.book.root(window))
         self.progress = self._tools.signer.progress(progress)
         self._delivered_end = window.end
         del self._waiting[: len(ready)]
@@ -362,37 +381,11 @@ class Generation:
             await self._hops.acknowledged()
 
     def _paid_end(self) -> int:
-        """Return the first step that is not paid for: by the payer, or out of the fee on the chain."""
-        if self._task.quote is None:
-            return max(self._prompt_end, self.book.end) if self.progress else self._prompt_end
-        return max(self._prompt_end, self._task.request.input_tokens + self._payer.to - 1)
-
-    def _credit_end(self) -> int:
-        """Return the first step beyond what is paid and the credit line."""
-        return self._paid_end() + WINDOW_STEPS * self._tools.patience.credit_windows
+        return self._purse.paid_end(closed=self.book.end if self.progress else 0)
 
     def _starved(self) -> bool:
-        """Tell whether the next row waits for a payment."""
-        if self._task.quote is None or self._fed < self._prompt_end:
-            return False
-        return self._fed >= self._credit_end()
+        return self._purse.starved(self._fed)
 
     def _has_token(self) -> bool:
         """Tell whether the token of the last row sent has come."""
         return self._fed > 0 and self._task.request.input_tokens + len(self.answer.ids) > self._fed
-
-    async def _send(self, index: int, frame: stage_pb2.Frame) -> None:
-        stage = self._route[index]
-        try:
-            await self._tools.pool.send(stage.node, frame)
-        except WireError as error:
-            raise self._failure(stage.node, error.text) from error
-
-    async def _cancel(self) -> None:
-        for stage in self._route:
-            with contextlib.suppress(WireError):
-                await self._tools.pool.send(stage.node, stage_pb2.Frame(cancel=stage_pb2.CancelJob(job=self._job)))
-
-    def _failure(self, owner: Address, reason: str, *, accuser: Address | None = None) -> StageFailure:
-        blocks = next((blocks_of(stage) for stage in self._route if stage.node == owner), "?")
-        return StageFailure(owner, blocks, reason, accuser=accuser)

@@ -23,7 +23,7 @@ from plait_node.worker.errors import StageFailure
 from plait_node.worker.leaves import blocks_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from plait.protocol.checks import NodeDirectory
     from plait.protocol.typed import Domain, Signed
@@ -57,8 +57,14 @@ class _UnderWay:
     """A payment that a stage has not acknowledged yet."""
 
     voucher: Hash
+    request: Hash
     frame: stage_pb2.Frame
     due_at: float  # in the loop's time
+
+    def show(self, payer: Signed[Pay] | None) -> None:
+        """Let the payer's own Pay for the same request come along: after a restart the journal holds ours alone."""
+        if payer is not None and payer.message.request == self.request and not self.frame.payment.HasField("payer"):
+            self.frame.payment.payer.CopyFrom(signed_to_pb(payer))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -101,6 +107,7 @@ class HopDesk:
             number = self._pool.number(owner)
             fresh = counter.under_way[-1:] if number == counter.link else list(counter.under_way)
             for each in fresh:
+                each.show(payer)
                 await self._pool.send(owner, each.frame)
             counter.link = number
 
@@ -154,16 +161,51 @@ class HopDesk:
         return self._counters[owner]
 
 
-class HopPay:
-    """The payments of one job."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owed:
+    """What one stage is owed for of one request: whole windows that the payer was told of."""
 
-    def __init__(self, desk: HopDesk, *, request: Hash, route: Sequence[Stage], own: Address) -> None:
-        """Pay all stages but those of the `own` operator, which need no hop."""
+    steps: int = 0
+    windows: int = 0
+
+
+_NOTHING = Owed()
+
+
+class HopPay:
+    """The payments of one attempt, which add to what earlier attempts owe."""
+
+    def __init__(
+        self,
+        desk: HopDesk,
+        *,
+        request: Hash,
+        route: Sequence[Stage],
+        row: int,
+        own: Address,
+        owed: Mapping[Address, Owed],
+    ) -> None:
+        """Pay all stages but those of the `own` operator, which need no hop, for the steps from `row` on."""
         self._desk = desk
         self._request = request
+        self._route = route
         self._stages = [stage for stage in route if stage.node != own]
+        self._row = row
+        self._before = dict(owed)
         self._paid_end = 0
         self._to = 0
+
+    def before(self, node: Address) -> Owed:
+        """Return what earlier attempts owe a stage."""
+        return self._before.get(node, _NOTHING)
+
+    def owed(self, windows: Sequence[Window]) -> dict[Address, Owed]:
+        """Return what each stage is owed when this attempt closed `windows`."""
+        steps = sum(window.count for window in windows)
+        before = {stage.node: self.before(stage.node) for stage in self._route}
+        return {
+            node: Owed(steps=each.steps + steps, windows=each.windows + len(windows)) for node, each in before.items()
+        }
 
     async def cover(self, *, paid_end: int, to: int, payer: Signed[Pay] | None) -> None:
         """Pay every stage for the steps below `paid_end`, showing the payer's Pay; raise `StageFailure`."""
@@ -171,7 +213,9 @@ class HopPay:
             return
         self._paid_end, self._to = paid_end, max(to, self._to)
         for stage in self._stages:
-            fee = stage_fee_of(stage, paid_end)
+            fee = stage_fee_of(stage, max(0, self.before(stage.node).steps + paid_end - self._row))
+            if not fee:
+                continue
             try:
                 await self._desk.send(stage.node, lambda channel, fee=fee: channel.pay(self._request, fee, to), payer)
             except WireError as error:
@@ -196,17 +240,19 @@ class HopPay:
         leaf: Hash,
         windows: Sequence[Window],
         *,
+        paid_end: int,
         payer: Signed[Pay] | None,
         skip: frozenset[Address] = frozenset(),
     ) -> None:
-        """End the job on every hop but those to `skip` at the price of those `windows` that were paid.
+        """End the job on every hop but those to `skip` at the price of those `windows` that end by `paid_end`.
 
         A stage that is gone gets this when it is linked to again.
         """
-        paid = [window for window in windows if window.end <= self._paid_end]
-        steps = paid[-1].end if paid else 0
+        owed = self.owed([window for window in windows if window.end <= paid_end])
         for stage in (each for each in self._stages if each.node not in skip):
-            ended = ReceiptLeaf(kind=kind, hash=leaf, hop_amount=stage_fee_of(stage, steps), windows_paid=len(paid))
+            due = owed[stage.node]
+            fee = stage_fee_of(stage, due.steps)
+            ended = ReceiptLeaf(kind=kind, hash=leaf, hop_amount=fee, windows_paid=due.windows)
             try:
                 await self._desk.send(
                     stage.node, lambda channel, ended=ended: channel.end_job(self._request, ended, to=self._to), payer
@@ -222,7 +268,11 @@ class HopPay:
 
 
 def _under_way(payment: Payment, payer: Signed[Pay] | None, due_at: float) -> _UnderWay:
-    frame = stage_pb2.Frame(payment=stage_pb2.HopPayment(payment=payment_to_pb(payment)))
-    if payer is not None:
-        frame.payment.payer.CopyFrom(signed_to_pb(payer))
-    return _UnderWay(voucher=struct_hash(payment.voucher.message), frame=frame, due_at=due_at)
+    made = _UnderWay(
+        voucher=struct_hash(payment.voucher.message),
+        request=payment.pay.message.request,
+        frame=stage_pb2.Frame(payment=stage_pb2.HopPayment(payment=payment_to_pb(payment))),
+        due_at=due_at,
+    )
+    made.show(payer)
+    return made

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from plait.protocol.codec import signed_to_pb, to_pb
-from plait.protocol.ids import HASH_ZERO, Address, Hash
+from plait.protocol.ids import HASH_ZERO, Address, Group, Hash
 from plait.protocol.messages import Record, Terms
 from plait.protocol.money import MILLION, worker_share_rounded_down
 from plait.protocol.pb import gateway_pb2
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from plait.protocol.typed import Domain, Key
     from plait_node.broker import Broker
+    from plait_node.worker.membership import Membership
     from plait_node.worker.plan import Planner
     from plait_node.worker.prekeys import PrekeyRing
 
@@ -38,9 +39,6 @@ class OfferTerms:
     terms: tuple[Terms, ...]
     max_input: int  # tokens
     max_output: int
-    hardware: str = "cpu"
-    tier: int = 0
-    cohort: int = 0
     share: int = MILLION  # of the payer's amount, in millionths
     parallel_jobs: int = 2
 
@@ -59,6 +57,7 @@ class OfferKeeper:
         *,
         broker: Broker,
         planner: Planner,
+        membership: Membership,
         prekeys: PrekeyRing,
         key: Key,
         domain: Domain,
@@ -69,6 +68,7 @@ class OfferKeeper:
         self._offer = offer
         self._broker = broker
         self._planner = planner
+        self._membership = membership
         self._prekeys = prekeys
         self._key = key
         self._domain = domain
@@ -78,18 +78,21 @@ class OfferKeeper:
     async def put(self) -> bool:
         """Put the offer as it is now; tell whether there is one."""
         offer = self._offer
-        room = await self._planner.room(offer.max_route_price())
+        price, group = offer.max_route_price(), self._membership
+        room = await self._planner.room(price)
+        before = group.group
         if room < 2:
-            await self._broker.withdraw_offer(self._node, offer.model)
+            await self._withdraw(before)
             return False
+        now_in = await group.observe(room=room, step_s=await self._planner.pace_s(price))
         max_output = min(offer.max_output, room // 2)
         body = gateway_pb2.OfferBody(
             version=OFFER_VERSION,
             prekey=signed_to_pb(self._prekeys.current()),
             model=offer.model,
-            hardware=offer.hardware,
-            tier=offer.tier,
-            cohort=offer.cohort,
+            hardware=group.hardware,
+            tier=group.tier,
+            cohort=group.cohort,
             terms=[to_pb(terms) for terms in offer.terms],
             max_input=min(offer.max_input, room - max_output),
             max_output=max_output,
@@ -107,8 +110,14 @@ class OfferKeeper:
         )
         stored = sign_record(self._key, self._domain, record, body)
         message = gateway_pb2.WorkerOffer(record=signed_to_pb(stored.record), body=body)
-        await self._broker.offer(self._node, offer.model, message)
+        await self._broker.offer(self._node, offer.model, message, group=now_in)
+        if before != now_in:
+            await self._withdraw(before)
         return True
+
+    async def _withdraw(self, group: Group | None) -> None:
+        if group is not None:
+            await self._broker.withdraw_offer(self._node, self._offer.model, group=group)
 
     async def run(self) -> None:
         """Put the offer for ever; until a route is found it is looked for every second."""

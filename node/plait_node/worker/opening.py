@@ -25,9 +25,10 @@ def open_frame(
     *,
     index: int,
     lineage: Sequence[Hash],
+    before: int,
     pay: Signed[Pay] | None,
 ) -> stage_pb2.Frame:
-    """Return the frame that opens a job on the stage at `index` of its route."""
+    """Return the frame that opens a job on the stage at `index`; `before` steps of earlier attempts are owed to it."""
     request = task.request
     body = stage_pb2.Open(
         job=signed_to_pb(signed),
@@ -35,6 +36,7 @@ def open_frame(
         stage=index,
         lineage=list(lineage),
         room=request.input_tokens + request.max_tokens,
+        before=before,
     )
     if task.quote is not None and task.signed_request is not None:
         body.quote.CopyFrom(signed_to_pb(task.quote))
@@ -47,6 +49,15 @@ def open_frame(
     if index + 1 < len(records):
         body.next.CopyFrom(records[index + 1].stored.to_pb())
     return stage_pb2.Frame(open=body)
+
+
+def start_frames(job: Hash, rows: Sequence[int]) -> list[stage_pb2.Frame]:
+    """Return for each stage the frame that says where its rows begin, and where those of the next stage do."""
+    following = [*rows[1:], rows[-1]]
+    return [
+        stage_pb2.Frame(start=stage_pb2.Start(job=job, row=row, next_row=next_row))
+        for row, next_row in zip(rows, following, strict=True)
+    ]
 
 
 def rows_frames(job: Hash, ids: Sequence[int], *, step: int, chunk: int) -> list[stage_pb2.Frame]:

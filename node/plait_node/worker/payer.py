@@ -40,6 +40,7 @@ class PayerWatch:
         self._changed = asyncio.Event()
         self._runner: asyncio.Task[None] | None = None
         self.pay: Signed[Pay] | None = task.pay
+        self.unpaid = 0  # delivered tokens that are not owed for: their windows died with an attempt
         self.cancelled = False
 
     @property
@@ -90,7 +91,7 @@ class PayerWatch:
             self.cancelled |= is_cancel(self._domain, self._task, signed_from_pb(notice.cancel, Cancel))
         else:
             pay = payment_from_pb(notice.payment).pay
-            check_pay(self._domain, self._task, pay)
+            check_pay(self._domain, self._task, pay, unpaid=self.unpaid)
             if self.pay is None or pay.message.to > self.pay.message.to:
                 self.pay = pay
         self._changed.set()

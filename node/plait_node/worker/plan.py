@@ -16,6 +16,7 @@ from plait.protocol.ids import Address, Hash
 from plait.protocol.windows import WINDOW_STEPS, first_lineage, lineage, row_hash, window_root
 from plait_node.selector import CHUNKED_PREFILL, PREFIX_CACHE, PROMPT_LOOKUP, Asked, OverBudgetError, Way, task_facts
 from plait_node.swarm.errors import NoRouteError
+from plait_node.swarm.mending import mend
 from plait_node.swarm.route import Blames, Needs, Route, plan, room_of
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from plait_node.worker.admission import Task
 
 _REMEMBERED = 65_536
+_USUAL_STEP_S = 0.1
 
 
 class Chooser(Protocol):
@@ -132,9 +134,14 @@ class Planner:
         self.prefixes = PrefixMemory()
 
     async def decide(
-        self, task: Task, *, excluded: frozenset[Address] = frozenset(), profile: Hash | None = None
+        self,
+        task: Task,
+        *,
+        excluded: frozenset[Address] = frozenset(),
+        profile: Hash | None = None,
+        delivered: Sequence[int] = (),
     ) -> Decision:
-        """Return route and methods, under `profile` if that is settled.
+        """Return route and methods, under `profile` if that is settled, for what follows the `delivered` ids.
 
         Raise the protocol's `NoRouteError`, `PromptTooLongError`, and `PriceTooLowError` for a budget too small.
         """
@@ -148,7 +155,8 @@ class Planner:
         )
         first = await self._route(needs)
         routes = await self._routes(task, needs, first)
-        keys = [prompt_lineage(request.model, route.profile, task.ids) for route in routes]
+        known = (*task.ids, *delivered)
+        keys = [prompt_lineage(request.model, route.profile, known) for route in routes]
         ways = tuple(self._way(task, route, its_keys) for route, its_keys in zip(routes, keys, strict=True))
         asked = Asked(
             digest=task.digest,
@@ -161,6 +169,31 @@ class Planner:
         except OverBudgetError as error:
             raise errors.PriceTooLowError(str(error)) from error
         return Decision(route=routes[choice.way], choice=choice.note, lineage=keys[choice.way], trial=choice.trial)
+
+    async def mend(
+        self, task: Task, decision: Decision, *, lost: frozenset[Address], excluded: frozenset[Address]
+    ) -> Decision | None:
+        """Return the decision with others in place of the `lost` stages; None when nobody else serves their blocks."""
+        request, route = task.request, decision.route
+        needs = Needs(
+            blocks=self._manifest.blocks,
+            profiles=(route.profile,),
+            room=request.input_tokens + request.max_tokens,
+            max_price=self._max_price(task),
+            excluded=excluded,
+        )
+        stages = list(route.records)
+        announced = await self._directory.stages(self._manifest.model_id)
+        delays = self.blames.seconds(now=self._clock())
+        for place, record in reversed(list(enumerate(stages))):
+            if record.owner in lost:
+                kept = replace(route, records=tuple(stages)).stages()
+                try:
+                    stages[place : place + 1] = mend(announced, kept, record.owner, needs, blamed_s=delays)
+                except NoRouteError:
+                    return None
+        note = replace(decision.choice, reason=f"{decision.choice.reason}; a stage that failed was replaced")
+        return Decision(route=replace(route, records=tuple(stages)), choice=note, lineage=())
 
     def learn(self, task: Task, decision: Decision, ran: Ran) -> None:
         """Tell the selector how a decision turned out."""
@@ -202,6 +235,14 @@ class Planner:
         profiles = tuple(profile.profile_id for profile in self._manifest.profiles)
         records = await self._directory.stages(self._manifest.model_id)
         return room_of(records, Needs(blocks=self._manifest.blocks, profiles=profiles, room=1, max_price=max_price))
+
+    async def pace_s(self, max_price: int) -> float:
+        """Return the expected time of a step on the soonest route now; a usual one where nothing is measured yet."""
+        profiles = tuple(profile.profile_id for profile in self._manifest.profiles)
+        records = await self._directory.stages(self._manifest.model_id)
+        needs = Needs(blocks=self._manifest.blocks, profiles=profiles, room=1, max_price=max_price)
+        routes = _planned([each for each in records if each.facts.step_micros], needs, {})
+        return routes[0].step_s if routes else _USUAL_STEP_S
 
     async def _route(self, needs: Needs) -> Route:
         model = self._manifest.model_id

@@ -10,24 +10,26 @@ from typing import TYPE_CHECKING
 from plait.protocol.errors import DeadlineError, Fault, PlaitError
 from plait.protocol.ids import Address, Hash, to_hex
 from plait_node.broker import BrokerError
-from plait_node.worker.errors import RestartedError
+from plait_node.worker.past import Past
 from plait_node.worker.payer import PayerWatch
 from plait_node.worker.publisher import Publisher
 from plait_node.worker.serving import Done, Serving
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 
     from plait.protocol.messages import Request
     from plait.protocol.sealing import ContentKey
     from plait_node.broker import Broker, Delivery
     from plait_node.swarm.announcer import Announcer
-    from plait_node.worker.admission import Admission
-    from plait_node.worker.generation import Tools
+    from plait_node.worker.admission import Admission, Task
     from plait_node.worker.plan import Planner
+    from plait_node.worker.tools import Tools
 
-_LOOK_BACK_S = 0.5
+    Jobs = Callable[[Broker], AsyncIterator[Delivery]]
+
 _ABORTED_SETTLE_S = 3.0
+_STEP_BACK_S = 1.0
 _INTERNAL = Fault(code="internal", text="the worker failed on this request; ask again", retry=True)
 
 _log = logging.getLogger(__name__)
@@ -37,7 +39,7 @@ _log = logging.getLogger(__name__)
 class WorkerConfig:
     """What an operator sets; times in seconds."""
 
-    group: bytes
+    group: bytes = b""  # whose jobs are taken, where the role is not given `jobs`
     parallel_jobs: int = 2
     settle_s: float = 30.0  # how long the last payment is waited for after an answer
 
@@ -54,14 +56,16 @@ class WorkerRole:
         admission: Admission,
         announcer: Announcer,
         broker: Broker,
+        jobs: Jobs | None = None,
     ) -> None:
-        """Take jobs from `broker`, deposit records through `announcer`."""
+        """Take jobs from `broker`, deposit records through `announcer`; `jobs` says which, where the group changes."""
         self._config = config
         self._tools = tools
         self._planner = planner
         self._admission = admission
         self._announcer = announcer
         self._broker = broker
+        self._jobs: Jobs = jobs or (lambda broker: broker.jobs(config.group))
         self._room = asyncio.Semaphore(config.parallel_jobs)
         self._tasks: set[asyncio.Task[None]] = set()
         self._payers: set[PayerWatch] = set()
@@ -75,15 +79,29 @@ class WorkerRole:
 
     async def run(self) -> None:
         """Take jobs until cancelled; a job in hand is then given back to the group."""
+        jobs = self._jobs(self._broker)
         try:
-            async for delivery in self._broker.jobs(self._config.group):
-                await self._room.acquire()
+            while True:
+                async with self._room:
+                    pass  # a job that there is no room for stays with the group
+                delivery = await anext(jobs)
+                if self._is_for_others(delivery):
+                    await delivery.nak()
+                    await asyncio.sleep(_STEP_BACK_S)  # whom it names is to get it next, not we again
+                    continue
+                async with delivery.working():  # a request from the chain may have come between
+                    await self._room.acquire()
                 self._spawn(self._take_and_release(delivery), f"job {to_hex(delivery.request)[:10]}")
         finally:
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
             await asyncio.gather(*(payer.stop() for payer in self._payers))
+
+    def _is_for_others(self, delivery: Delivery) -> bool:
+        """Tell whether a job was quoted before this worker joined the group: its key is sealed to others."""
+        named = {worker.node for worker in delivery.call.quote.message.workers}
+        return bool(named) and self._tools.owner not in named
 
     async def run_onchain(
         self, request: Request, ids: Sequence[int], content_key: ContentKey, *, begin_before: float
@@ -139,7 +157,9 @@ class WorkerRole:
     async def _serve(self, delivery: Delivery, publisher: Publisher) -> None:
         try:
             task = await self._admission.admit(delivery.call, now=self._tools.clock())
-            first = await self._first_attempt(delivery) if delivery.deliveries > 1 else 1
+            past = await self._past(task) if delivery.deliveries > 1 else None
+            if past is not None and past.ended:
+                return
             payer = PayerWatch(self._broker, task=task, worker=self._tools.owner, domain=self._tools.domain)
             self._payers.add(payer)
             payer.start()
@@ -150,10 +170,14 @@ class WorkerRole:
                 task=task,
                 payer=payer,
                 publisher=publisher,
-                first_attempt=first,
+                past=past,
             )
             try:
                 await serving.answer()
+            except asyncio.CancelledError:  # somebody goes on with it, perhaps we ourselves: nothing ends here
+                self._payers.discard(payer)
+                await payer.stop()
+                raise
             except BaseException:
                 self._spawn(self._settle(serving, payer, _ABORTED_SETTLE_S), "settle")
                 raise
@@ -164,6 +188,14 @@ class WorkerRole:
         except Exception:  # noqa: BLE001  the payer must hear of it, whatever it was
             _log.exception("job failed request=%s", to_hex(delivery.request))
             await self._fail(delivery, publisher, _INTERNAL)
+
+    async def _past(self, task: Task) -> Past:
+        """Return what earlier workers of the group delivered of an answer, this one in an earlier life among them."""
+        past = Past(self._broker, task, self._tools)
+        await past.read()
+        if past.attempt:
+            _log.info("answer taken over request=%s attempt=%d", to_hex(task.digest), past.attempt + 1)
+        return past
 
     async def _settle(self, serving: Serving, payer: PayerWatch, wait_s: float) -> None:
         try:
@@ -178,18 +210,3 @@ class WorkerRole:
         self.failed += 1
         _log.warning("job refused request=%s code=%s text=%s", to_hex(delivery.request), fault.code, fault.text)
         await publisher.error(fault)
-
-    async def _first_attempt(self, delivery: Delivery) -> int:
-        """Return an attempt above all published ones; raise `RestartedError` when tokens were delivered already."""
-        gateway, highest = delivery.call.quote.message.gateway, 0
-        try:
-            async with asyncio.timeout(_LOOK_BACK_S):
-                async for result in self._broker.results(gateway, delivery.request):
-                    kind = result.event.WhichOneof("body")
-                    if kind == "job":
-                        highest = max(highest, result.event.job.message.attempt)
-                    elif kind == "chunk":
-                        raise RestartedError("a worker stopped in the middle of this answer; ask again")
-        except TimeoutError:
-            pass  # there is no end of the stream to see: all that was published came within this time
-        return highest + 1

@@ -8,24 +8,25 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from plait.protocol.checks import closes_at
-from plait.protocol.commitments import RunningHash
 from plait.protocol.errors import PlaitError
 from plait.protocol.ids import Address, Hash, to_hex
 from plait.protocol.messages import Finish, Job, Receipt
 from plait.protocol.receipts import ABORTED, RECEIPT
-from plait.protocol.typed import struct_hash
-from plait_node.worker.errors import StageFailure
-from plait_node.worker.generation import Generation, Tools
+from plait_node.worker.errors import StageFailure, TakenOverError
+from plait_node.worker.generation import Generation
+from plait_node.worker.told import Told
 
 if TYPE_CHECKING:
     from plait.protocol.typed import Signed
     from plait_node.swarm.announcer import Announcer
     from plait_node.worker.admission import Task
+    from plait_node.worker.past import Past
     from plait_node.worker.payer import PayerWatch
     from plait_node.worker.plan import Decision, Planner
     from plait_node.worker.publisher import Publisher
+    from plait_node.worker.tools import Tools
 
-_TRIES = 3
+_TRIES = 8
 
 _log = logging.getLogger(__name__)
 
@@ -54,54 +55,85 @@ class Serving:
         task: Task,
         payer: PayerWatch,
         publisher: Publisher | None,
-        first_attempt: int = 1,
+        past: Past | None = None,
     ) -> None:
-        """Prepare; without a publisher (the on-chain path) nothing is streamed."""
+        """Prepare to go on behind the `past`; without a publisher (the on-chain path) nothing is streamed."""
         self._tools = tools
         self._planner = planner
         self._announcer = announcer
         self._task = task
         self._payer = payer
         self._publisher = publisher
-        self._attempt = first_attempt
+        self._past = past
+        self._attempt = past.attempt + 1 if past else 1
+        self._told = past.told() if past else Told()
         self._tried: list[Generation] = []
+        self._held: Generation | None = None  # whose work the stages still hold
+        self._excluded: frozenset[Address] = frozenset()
         self._done: Done | None = None
 
     async def answer(self) -> Done:
-        """Answer the task; raise a `RefusedError`, or `StageFailure` when tokens were delivered or no try is left."""
-        excluded: frozenset[Address] = frozenset()
-        failure: StageFailure | None = None
-        for _ in range(_TRIES):
-            decision = await self._decide(excluded, failure)
+        """Answer the task; raise a `RefusedError`, or `StageFailure` when no try is left."""
+        decision = await self._decide(None)
+        for left in reversed(range(_TRIES)):
             try:
                 return await self._attempt_over(decision)
             except StageFailure as error:
                 self._blame(error)
-                if self._tried and self._tried[-1].answer.ids:
-                    raise
-                failure, excluded = error, excluded | {error.owner}
-        if failure is None:  # unreachable: every turn returns, raises or fails
-            raise AssertionError
-        raise failure
+                self._excluded |= {error.owner}
+                decision = await self._after(error, last_try=not left)
+        raise AssertionError  # unreachable: the last turn returns or raises
 
     async def settle(self, *, wait_s: float) -> None:
         """Forward what the payer still pays within `wait_s`, then end the job on every hop."""
         last = self._tried[-1] if self._tried else None
-        if last is not None and last.progress is not None and self._task.quote is not None:
-            await self._payer.paid_to(last.progress.message.to, deadline_s=wait_s)
+        if last is not None and self._told.to and self._task.quote is not None:
+            await self._payer.paid_to(self._told.to, deadline_s=wait_s)
         settled: set[Address] = set()
         for generation in reversed(self._tried):
-            finished = self._done is not None and generation is last
-            kind, leaf = (
-                (RECEIPT, self._done.receipt_digest) if finished and self._done else (ABORTED, self._task.digest)
-            )
+            done = self._done if generation.progress is not None else None
+            kind, leaf = (RECEIPT, done.receipt_digest) if done is not None else (ABORTED, self._task.digest)
             await generation.settle(kind, leaf, skip=frozenset(settled), latest=generation is last)
             settled |= {stage.node for stage in generation.route}
 
-    async def _decide(self, excluded: frozenset[Address], failure: StageFailure | None) -> Decision:
-        profile = self._tried[0].profile if self._tried else None
+    async def _after(self, failure: StageFailure, *, last_try: bool) -> Decision:
+        """Return how to go on: over the same stages with the lost one replaced if that can be, else over any.
+
+        Raise the failure after the last try, once all is delivered that can be.
+        """
+        last = self._held
+        mended = await self._mended(last) if last is not None and not last_try else None
+        if last is not None:
+            await self._abandon(last, mended=mended is not None)
+        if mended is not None and self._told.row:
+            return mended
+        self._told.row = 0
+        self._told.reused = False
+        if last is not None:
+            self._held = None
+            await last.cancel()
+        if last_try:
+            raise failure
+        return await self._decide(failure)
+
+    async def _mended(self, last: Generation) -> Decision | None:
+        lost = self._excluded & {stage.node for stage in last.route}
+        if (self._told.reused or last.reused_windows) and lost != frozenset({last.route[0].node}):
+            return None  # rows that came out of a cache are not kept: nobody could send them again
+        return await self._planner.mend(self._task, last.decision, lost=lost, excluded=self._excluded)
+
+    async def _abandon(self, last: Generation, *, mended: bool) -> None:
+        """Deliver what an attempt drew, once, and count what of it is signed."""
+        if not last.abandoned:
+            self._told.row = await last.abandon(mended=mended)
+            self._told.add(last)
+
+    async def _decide(self, failure: StageFailure | None) -> Decision:
+        profile = self._tried[0].profile if self._tried else self._past.profile if self._past else None
         try:
-            return await self._planner.decide(self._task, excluded=excluded, profile=profile)
+            return await self._planner.decide(
+                self._task, excluded=self._excluded, profile=profile, delivered=self._told.ids
+            )
         except PlaitError:
             if failure is not None:
                 raise failure from None
@@ -110,11 +142,8 @@ class Serving:
     async def _attempt_over(self, decision: Decision) -> Done:
         pool = self._tools.pool
         await asyncio.gather(*(pool.connect(record) for record in decision.route.records))
-        signed = self._tools.signer.job(self._draft(decision))
-        self._attempt = signed.message.attempt + 1
-        await self._deposit(signed)
-        if self._publisher is not None:
-            await self._publisher.job(signed)
+        signed = await self._announce(decision)
+        self._payer.unpaid = self._told.unpaid
         generation = Generation(
             self._tools,
             task=self._task,
@@ -122,12 +151,30 @@ class Serving:
             signed=signed,
             publisher=self._publisher,
             payer=self._payer,
+            told=self._told,
         )
         self._tried.append(generation)
-        await generation.run()
+        self._held = generation
+        if generation.answer.finish is None:
+            await generation.run()
+        self._told.add(generation)
         self._remember(decision, generation)
         self._done = await self._close(generation, decision, signed)
         return self._done
+
+    async def _announce(self, decision: Decision) -> Signed[Job]:
+        """Publish a job record that begins where everything ends that was delivered, whoever delivered it."""
+        for _ in range(_TRIES):
+            signed = self._tools.signer.job(self._draft(decision))
+            self._attempt = signed.message.attempt + 1
+            await self._deposit(signed)
+            if self._publisher is not None:
+                await self._publisher.job(signed)
+            if self._past is None or await self._past.accepts(signed.struct_hash()):
+                self._past = None
+                return signed
+            self._told = self._past.told()
+        raise TakenOverError("another worker answers this request")
 
     def _draft(self, decision: Decision) -> Job:
         request = self._task.request
@@ -138,26 +185,26 @@ class Serving:
             route=decision.route.stages(),
             profile=decision.route.profile,
             choice=decision.choice.choice,
-            start=0,
-            row=0,
-            tokens=RunningHash(self._task.content_key, self._task.digest).value,
+            start=len(self._told.ids),
+            row=self._told.row,
+            tokens=self._told.hash(self._task),
             closes_at=closes_at(request),
         )
 
     async def _close(self, generation: Generation, decision: Decision, signed: Signed[Job]) -> Done:
-        progress, answer = generation.progress, generation.answer
-        if progress is None or answer.finish is None:  # unreachable: a run ends with both
+        answer, told, request = generation.answer, self._told, self._task.request
+        if answer.finish is None:  # unreachable: a run ends with it
             raise AssertionError
-        request, to = self._task.request, progress.message.to
+        covered = told.to == len(told.ids)
         receipt = self._tools.signer.receipt(
             Receipt(
                 request=self._task.digest,
-                segments=(struct_hash(progress.message),),
+                segments=told.segments,
                 input_tokens=request.input_tokens,
-                output_tokens=to,
-                tokens=answer.hash_at(to),
-                price=self._task.price(decision.route.profile, to),
-                finish=answer.finish,
+                output_tokens=told.to,
+                tokens=answer.hash_at(told.to),
+                price=self._task.price(decision.route.profile, told.paid),
+                finish=answer.finish if covered else Finish.FAILED,
                 finished_at=int(self._tools.clock()),
                 closes_at=closes_at(request),
             )
@@ -189,7 +236,7 @@ class Serving:
             memory.forget(payer, decision.route, decision.lineage[generation.reused_windows :])
         if generation.answer.finish != Finish.FAILED:
             memory.remember(payer, decision.route, decision.lineage)
-        if generation.answer.finish not in {Finish.FAILED, Finish.CANCELLED}:
+        if generation.answer.finish not in {Finish.FAILED, Finish.CANCELLED} and len(self._tried) == 1:
             self._planner.learn(self._task, decision, generation.ran())
 
     def _blame(self, failure: StageFailure) -> None:

@@ -31,6 +31,7 @@ class PaidJob:
     paid: int
     to: int
     cumulative: int  # of the channel, after this request's last payment
+    at: int  # when that was made, Unix seconds
     leaf: ReceiptLeaf | None
     place: int | None
 
@@ -248,6 +249,7 @@ class PayerBook:
             paid=entry.amount,
             to=entry.to,
             cumulative=entry.cumulative,
+            at=entry.at,
             leaf=ended.leaf if ended else None,
             place=ended.place if ended else None,
         )

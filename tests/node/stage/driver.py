@@ -205,7 +205,7 @@ class Task:
         return keys
 
     async def start(self, row: int = 0) -> None:
-        await self.to_all(pb.Frame(start=pb.Start(job=self.hash, row=row)))
+        await self.to_all(pb.Frame(start=pb.Start(job=self.hash, row=row, next_row=row)))
 
     async def feed(self, step: int, ids: Sequence[int]) -> None:
         await self.send(0, pb.Frame(rows=self.rows_frame(step, ids)))

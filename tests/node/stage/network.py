@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -23,7 +23,7 @@ from plait.protocol.pb import signed_pb2
 from plait_node.stage import StageConfig, StageRole
 from plait_node.stage.config import OnChain
 from plait_node.swarm.records import NodeFacts, node_body, sign_record
-from plait_node.wire import Blame, Destination, Dialer, LinkServer, PeerIdentity
+from plait_node.wire import Blame, Destination, Dialer, LinkServer, Meeting, Patience, PeerIdentity, RelayDesk
 
 PROFILE = FP32_STRICT.profile_id
 PRICE = 1_000_000  # one base unit a step and block
@@ -58,10 +58,14 @@ class Node:
     port: int
     blames: list[Blame]
     sweeping: asyncio.Task[None]
+    meeting: Meeting
+    keeping: asyncio.Task[None] | None = None  # of meeting points: this node cannot be dialed
 
     @property
     def destination(self) -> Destination:
         pin = self.identity.certificate.fingerprint
+        if self.keeping is not None:
+            return Destination(owner=self.identity.owner, host="", port=0, certificate=pin, via=self.meeting.kept)
         return Destination(owner=self.identity.owner, host="127.0.0.1", port=self.port, certificate=pin)
 
     @property
@@ -78,9 +82,10 @@ class Node:
             free_steps=1,
             queue=0,
             price=PRICE,
-            host="127.0.0.1",
-            port=self.port,
+            host=self.destination.host,
+            port=self.destination.port,
             certificate=self.identity.certificate.fingerprint,
+            via=self.destination.via,
         )
         record = Record(
             kind=RecordKind.NODE,
@@ -100,7 +105,10 @@ class Node:
 
     async def stop(self) -> None:
         self.sweeping.cancel()
+        if self.keeping is not None:
+            self.keeping.cancel()
         await self.role.stop()
+        await self.meeting.stop()
         await self.server.stop()
 
 
@@ -116,12 +124,46 @@ class Network:
     on_chain: OnChain | None
     paid: list[Address] = field(default_factory=list)
 
-    async def add(self, first: int, last: int, *, engine: TinyEngine | None = None) -> Node:
+    async def add(
+        self,
+        first: int,
+        last: int,
+        *,
+        engine: TinyEngine | None = None,
+        behind: Sequence[Destination] = (),
+        patience: Patience = HASTY,
+    ) -> Node:
+        """Start a stage; one that is `behind` nodes only dials out, and is called over them."""
         who = identity(self.directory)
         engine = engine or TinyEngine(first, last)
-        journal = Journal(self.folder / f"{to_hex(who.owner)}.db")
         blames: list[Blame] = []
-        role = StageRole(
+        relay = RelayDesk()
+        common: Any = {"patience": patience, "on_blame": blames.append}
+        meeting = Meeting(Dialer(identity=who, directory=self.directory, **common), relay=relay)
+        role = self._role(who, engine, meeting)
+        server = LinkServer(who, self.directory, role.serve, book=meeting.book, relay=relay.serve, **common)
+        port = await server.start("127.0.0.1")
+        sweeping = asyncio.create_task(role.run())
+        node = Node(
+            identity=who,
+            engine=engine,
+            role=role,
+            server=server,
+            port=port,
+            blames=blames,
+            sweeping=sweeping,
+            meeting=meeting,
+        )
+        meeting.attach(role.serve, at=None if behind else node.destination, local=("127.0.0.1", port))
+        if behind:
+            node.keeping = asyncio.create_task(meeting.keep(partial(_given, behind)))
+            await until(lambda: len(meeting.kept) == len(behind))
+        self.nodes.append(node)
+        return node
+
+    def _role(self, who: PeerIdentity, engine: TinyEngine, meeting: Meeting) -> StageRole:
+        journal = Journal(self.folder / f"{to_hex(who.owner)}.db")
+        return StageRole(
             StageConfig(owner=who.owner, profile=PROFILE, price=PRICE, **self.config),
             engine,
             key=who.key,
@@ -130,16 +172,10 @@ class Network:
             directory=self.directory,
             channels=self.channels,
             payees=PayeeBook(journal, DOMAIN, who.owner),
-            dialer=Dialer(identity=who, directory=self.directory, patience=HASTY, on_blame=blames.append),
+            dialer=meeting,
             on_chain=self.on_chain,
             on_payment=lambda: self.paid.append(who.owner),
         )
-        server = LinkServer(who, self.directory, role.serve, patience=HASTY, on_blame=blames.append)
-        port = await server.start("127.0.0.1")
-        sweeping = asyncio.create_task(role.run())
-        node = Node(identity=who, engine=engine, role=role, server=server, port=port, blames=blames, sweeping=sweeping)
-        self.nodes.append(node)
-        return node
 
 
 @asynccontextmanager
@@ -161,6 +197,10 @@ async def network(
         yield made
     finally:
         await asyncio.gather(*(node.stop() for node in made.nodes))
+
+
+async def _given(points: Sequence[Destination]) -> Sequence[Destination]:
+    return points
 
 
 async def until(condition: Callable[[], bool], *, deadline_s: float = 5.0) -> None:

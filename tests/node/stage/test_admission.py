@@ -56,7 +56,7 @@ CASES = {
     "stage outside the route": Case("not_in_route", frame=lambda _: {"stage": 9}),
     "stage of another node": Case("not_in_route", stage=1, frame=lambda _: {"stage": 0}),
     "job of another worker": Case("not_in_route", task={"job": {"worker": Address(b"\x09" * 20)}}),
-    "job at another row": Case("not_in_route", task={"job": {"row": 16}}),
+    "job behind its own rows": Case("verification", task={"job": {"row": 4_096}}),
     "job under another profile": Case("not_in_route", task={"job": {"profile": Hash(b"\x09" * 32)}}),
     "request for another model": Case("not_in_route", task={"request": {"model": Hash(b"\x09" * 32)}}),
     "job of another request": Case("verification", task={"job": {"request": Hash(b"\x09" * 32)}}),
@@ -195,7 +195,7 @@ async def test_start_that_cannot_be_fails_the_job(tmp_path: Path) -> None:
         for row, code in ((16, "prefix_gone"), (5, "stage")):
             task = worker.task(PROMPT)
             await task.open()
-            await task.send(1, pb.Frame(start=pb.Start(job=task.hash, row=row)))
+            await task.send(1, pb.Frame(start=pb.Start(job=task.hash, row=row, next_row=row)))
             with pytest.raises(FaultError) as caught:
                 await task.hear()
             assert caught.value.code == code

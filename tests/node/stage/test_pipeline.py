@@ -169,7 +169,8 @@ async def test_hop_adds_little_to_the_engines_time(tmp_path: Path) -> None:
 
 
 async def test_stage_killed_in_the_middle_is_blamed_within_seconds(tmp_path: Path) -> None:
-    async with network(tmp_path) as net, driver(net) as worker:
+    """What the others computed is held for another attempt, for a while."""
+    async with network(tmp_path, hold_s=0.3) as net, driver(net) as worker:
         task = worker.task(PROMPT, max_tokens=60)
         await task.open()
         await task.start()
@@ -189,6 +190,7 @@ async def test_stage_killed_in_the_middle_is_blamed_within_seconds(tmp_path: Pat
         assert {fault.code for fault in faults} == {"stage_failed"}
         assert {fault.blamed for fault in faults} == {net.nodes[1].identity.owner}
         assert {fault.said_by for fault in faults} == {net.nodes[0].identity.owner, net.nodes[2].identity.owner}
+        assert net.nodes[0].engine.open_jobs == 1
         await freed(net, [0, 2])
 
 
@@ -235,7 +237,7 @@ async def test_tampered_row_downstream_signs_nothing_and_blames(tmp_path: Path) 
         assert fault.blamed == net.nodes[0].identity.owner
         assert fault.said_by == net.nodes[1].identity.owner
         assert [leaf.message.window for leaf in task.leaves.get(1, [])] in ([], [0])
-        assert [leaf.message.window for leaf in net.nodes[1].role._jobs[task.hash]._committer.signed] == [0]
+        assert [leaf.message.window for leaf in net.nodes[1].role._jobs[task.hash]._notary._committer.signed] == [0]
 
 
 async def test_leaf_signed_by_a_stranger_is_not_built_upon(tmp_path: Path) -> None:
@@ -243,13 +245,13 @@ async def test_leaf_signed_by_a_stranger_is_not_built_upon(tmp_path: Path) -> No
         task = worker.task(PROMPT[:20], max_tokens=9)
         await task.open()
         (job,) = net.nodes[0].role._jobs.values()
-        job._committer._sign_leaf = lambda leaf: worker.payer.signed(job._around.domain, leaf)
+        job._notary._committer._sign_leaf = lambda leaf: worker.payer.signed(job._around.domain, leaf)
         await task.start()
         await task.feed(0, PROMPT[:20])
         fault = await first_fault(task)
         assert fault.said_by == net.nodes[1].identity.owner
         assert fault.blamed == net.nodes[0].identity.owner
-        assert net.nodes[1].role._jobs[task.hash]._committer.signed == []
+        assert net.nodes[1].role._jobs[task.hash]._notary._committer.signed == []
 
 
 async def test_idle_job_is_closed_and_says_so(tmp_path: Path) -> None:

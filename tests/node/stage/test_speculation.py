@@ -194,7 +194,7 @@ async def test_speculation_draft_that_does_not_fit_its_rows_fails_the_job(
 
 
 async def test_speculation_without_its_draft_fails_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("plait_node.stage.job._DRAFT_S", 0.1)
+    monkeypatch.setattr("plait_node.stage.arrivals._DRAFT_S", 0.1)
     async with network(tmp_path) as net, driver(net) as worker:
         task = worker.task(PROMPT, max_tokens=12)
         await task.open()

@@ -84,8 +84,8 @@ class Asked:
         deadline_s: int = 600,
         **changed: Any,
     ) -> Asked:
-        content_key, prekey = ContentKey.generate(), world.prekeys.current()
-        quote, committed = quote_of(world, prekey.struct_hash()), stop_commitment(content_key, stop)
+        content_key, quote = ContentKey.generate(), quote_of(world)
+        committed = stop_commitment(content_key, stop)
         request = Request(
             payer=world.payer.address,
             gateway=world.gateway.owner,
@@ -128,7 +128,20 @@ class Asked:
         await self._end()
         return list(self.verifier.ids)
 
+    def _fenced(self, event: gateway_pb2.ResultEvent) -> bool:
+        """Tell whether the gateway would drop an event: another worker's, late or begun too early."""
+        kind = event.WhichOneof("body")
+        if self.job is None or kind not in ("job", "chunk", "progress"):
+            return False
+        if kind == "job":
+            job = event.job.message
+            return job.worker != self.job.message.worker and job.start < len(self.verifier.ids)
+        named = event.chunk.job if kind == "chunk" else event.progress.progress.message.job
+        return named != self.job.struct_hash()
+
     async def _take(self, event: gateway_pb2.ResultEvent) -> None:
+        if self._fenced(event):
+            return
         kind = event.WhichOneof("body")
         self.events.append(str(kind))
         match kind:
@@ -174,21 +187,25 @@ class Asked:
         await self._notice(gateway_pb2.PayNotice(payment=payment_to_pb(payment)), "end")
 
     async def _notice(self, notice: gateway_pb2.PayNotice, key: str) -> None:
-        await self.world.broker.publish_pay(self.world.who.owner, self.digest, notice, key=key)
+        worker = self.job.message.worker if self.job else self.world.who.owner
+        await self.world.broker.publish_pay(worker, self.digest, notice, key=key)
 
     def expected(self, count: int) -> list[int]:
         """Return what the whole model answers in one piece."""
         return whole_model(self.request.message, self.digest, self.prompt, count)
 
 
-def quote_of(world: World, prekey: Hash) -> Signed[Quote]:
+def quote_of(world: World) -> Signed[Quote]:
     """Return a quote as the gateway signs it."""
     quote = Quote(
         gateway=world.gateway.owner,
         model=MANIFEST.model_id,
         group=GROUP,
         terms=(TERMS,),
-        workers=(Worker(node=world.who.owner, prekey=prekey, share=1_000_000),),
+        workers=tuple(
+            Worker(node=each.who.owner, prekey=each.prekeys.current().struct_hash(), share=1_000_000)
+            for each in (world, *world.fellows)
+        ),
         max_input=400,
         max_output=200,
         expires=int(time.time()) + 60,
@@ -207,16 +224,22 @@ def call_of(
     book: PayerBook,
 ) -> gateway_pb2.JobCall:
     """Return the job as the gateway publishes it, its input paid."""
-    name, prekey = digest(DOMAIN, signed.message), world.prekeys.current().message
-    capsule = seal_capsule(content_key, prekey_public=prekey.key, kem=prekey.kem, request=name, node=world.who.owner)
+    name = digest(DOMAIN, signed.message)
     due = input_price_rounded_up(len(prompt), TERMS.input_price)
     return gateway_pb2.JobCall(
         quote=signed_to_pb(quote),
         request=signed_to_pb(signed),
         payment=payment_to_pb(book.channel(world.gateway.owner).pay(name, due, 0)),
-        capsules=[gateway_pb2.Capsule(node=world.who.owner, sealed=capsule)],
+        capsules=[capsule_for(each, name, content_key) for each in (world, *world.fellows)],
         prompt=seal_prompt(content_key, name, prompt, stop),
     )
+
+
+def capsule_for(world: World, name: Hash, content_key: ContentKey) -> gateway_pb2.Capsule:
+    """Return the content key as one worker of the group gets it."""
+    prekey, owner = world.prekeys.current().message, world.who.owner
+    sealed = seal_capsule(content_key, prekey_public=prekey.key, kem=prekey.kem, request=name, node=owner)
+    return gateway_pb2.Capsule(node=owner, sealed=sealed)
 
 
 def verifier_of(

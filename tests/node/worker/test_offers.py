@@ -11,11 +11,17 @@ from tests.node.worker.asked import TERMS
 from tests.node.worker.world import World, world
 
 from plait.protocol.codec import from_pb, signed_from_pb
+from plait.protocol.ids import Address
 from plait.protocol.messages import Prekey, Record, Terms
 from plait.protocol.pb import gateway_pb2
 from plait_node.swarm.records import StoredRecord, check_record
-from plait_node.worker import OfferKeeper, OfferTerms
+from plait_node.worker import Membership, OfferKeeper, OfferTerms
 from plait_node.worker.offers import OFFER_KIND
+
+
+class Tiers:
+    async def tier(self, owner: Address) -> int:
+        return 3
 
 
 def keeper(made: World) -> OfferKeeper:
@@ -23,6 +29,7 @@ def keeper(made: World) -> OfferKeeper:
         OfferTerms(model=MANIFEST.model_id, terms=(TERMS,), max_input=300, max_output=100),
         broker=made.broker,
         planner=made.planner,
+        membership=Membership(MANIFEST.model_id, "cpu", owner=made.who.owner, tiers=Tiers(), clock=time.time),
         prekeys=made.prekeys,
         key=made.who.key,
         domain=DOMAIN,
@@ -49,6 +56,7 @@ async def test_offer_is_signed_and_says_what_is_served(tmp_path: Path) -> None:
         assert signed_from_pb(body.prekey, Prekey) == made.prekeys.current()
         assert from_pb(body.terms[0], Terms) == TERMS
         assert (body.max_input, body.max_output) == (300, 100)
+        assert (body.hardware, body.tier) == ("cpu-short-fast", 3)
 
 
 async def test_offer_shrinks_to_the_routes_room(tmp_path: Path) -> None:
@@ -61,8 +69,9 @@ async def test_offer_shrinks_to_the_routes_room(tmp_path: Path) -> None:
 
 async def test_offer_is_taken_back_when_no_route_is_left(tmp_path: Path) -> None:
     async with world(tmp_path) as made:
-        assert await keeper(made).put()
+        keeping = keeper(made)
+        assert await keeping.put()
         await made.announce(made.net.nodes[1], price=10**9)  # beyond what the terms can pay
         await made.swarm.refresh(MANIFEST.model_id)
-        assert not await keeper(made).put()
+        assert not await keeping.put()
         assert await made.broker.offers() == []

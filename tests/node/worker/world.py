@@ -25,7 +25,7 @@ from plait_node.broker import MemoryBroker
 from plait_node.selector import Asked as Wanted
 from plait_node.selector import Choice, Ran, Trial
 from plait_node.swarm import Announcer, DhtKey, Directory, Lookup, MemoryDht, NodeFacts
-from plait_node.wire import Dialer, PeerIdentity
+from plait_node.wire import Dialer, Meeting, PeerIdentity
 from plait_node.wire import Patience as LinkPatience
 from plait_node.worker import (
     Admission,
@@ -84,6 +84,7 @@ class World:
     payer: Key
     book: PayerBook
     tools: Tools
+    meeting: Meeting
     prekeys: PrekeyRing
     swarm: Directory
     lookup: Lookup
@@ -91,6 +92,8 @@ class World:
     role: WorkerRole = field(init=False)
     choice: ChoiceNote | None = None
     learned: list[tuple[bytes, Ran]] = field(default_factory=list)
+    serving: asyncio.Task[None] | None = None
+    fellows: list[World] = field(default_factory=list)  # the other workers of the group
 
     @property
     def pool(self) -> LinkPool:
@@ -153,9 +156,10 @@ class World:
             free_steps=node.engine.free_steps,
             queue=0,
             price=PRICE,
-            host="127.0.0.1",
-            port=node.port,
+            host=node.destination.host,
+            port=node.destination.port,
             certificate=node.identity.certificate.fingerprint,
+            via=node.destination.via,
         )
         calm_down(node)
         await self.announcer(node.identity).announce(replace(facts, **changed))
@@ -164,8 +168,26 @@ class World:
     def fund(self, node: Node) -> None:
         self.net.channels.slots[self.who.owner, node.identity.owner, self.who.key.address] = Slot()
 
+    def fellow(self) -> World:
+        """Hire another worker of the same group, with books, links and keys of its own; it takes no jobs yet."""
+        other = build(self.net, self.tools.patience, self.tools.proposers, name=f"fellow{len(self.fellows)}")
+        other.broker, other.dht, other.source, other.swarm = self.broker, self.dht, self.source, self.swarm
+        other.gateway, other.payer = self.gateway, self.payer
+        for node in self.net.nodes:
+            other.fund(node)
+        other.hire()
+        self.fellows.append(other)
+        return other
+
     async def asking(self, prompt: Sequence[int], **changed: Any) -> Asked:
         return await Asked.make(self, prompt, **changed)
+
+    async def asking_long(self, prompt: Sequence[int], *, max_tokens: int, **changed: Any) -> Asked:
+        """Return a request whose answer no end token cuts short."""
+        while True:
+            asked = await self.asking(prompt, max_tokens=max_tokens, **changed)
+            if len(asked.expected(max_tokens)) == max_tokens:
+                return asked
 
     async def settled(self) -> None:
         """Wait until nothing is under way to any stage any more."""
@@ -184,22 +206,24 @@ async def world(
         for node in net.nodes:
             await made.announce(node)
         net.channels.slots[made.payer.address, made.gateway.owner, made.payer.address] = Slot()
-        serving = asyncio.create_task(made.role.run())
+        made.serving = asyncio.create_task(made.role.run())
         try:
             yield made
         finally:
-            serving.cancel()
-            await asyncio.gather(serving, return_exceptions=True)
+            made.serving.cancel()
+            await asyncio.gather(made.serving, return_exceptions=True)
             await made.pool.close()
+            await made.meeting.stop()
             await made.broker.close()
 
 
-def build(net: Network, patience: Patience, proposers: Proposers) -> World:
+def build(net: Network, patience: Patience, proposers: Proposers, *, name: str = "worker") -> World:
     """Put a worker together as a node does."""
     who, dht, source = identity(net.directory), MemoryDht(), Source(net)
-    journal = Journal(net.folder / "worker.db")
+    journal = Journal(net.folder / f"{name}.db")
     book = PayerBook(journal, DOMAIN, who.key, payer=who.owner)
-    pool = LinkPool(Dialer(identity=who, directory=net.directory, patience=CALM))
+    meeting = Meeting(Dialer(identity=who, directory=net.directory, patience=CALM))
+    pool = pool_of(meeting)
     desk = HopDesk(channel=book.channel, pool=pool, domain=DOMAIN, directory=net.directory, ack_s=3)
     pool.take_acks(desk.take_ack)
     tools = Tools(
@@ -225,7 +249,10 @@ def build(net: Network, patience: Patience, proposers: Proposers) -> World:
         payer=Key.generate(),
         book=book,
         tools=tools,
-        prekeys=PrekeyRing(net.folder / "prekeys.json", key=who.key, domain=DOMAIN, node=who.owner, clock=time.time),
+        meeting=meeting,
+        prekeys=PrekeyRing(
+            net.folder / f"{name}-prekeys.json", key=who.key, domain=DOMAIN, node=who.owner, clock=time.time
+        ),
         swarm=Directory(dht=dht, nodes=source, keys=net.directory, domain=DOMAIN, clock=time.time),
         lookup=Lookup(dht=dht, nodes=source, keys=net.directory, domain=DOMAIN, clock=time.time),
     )
@@ -233,11 +260,17 @@ def build(net: Network, patience: Patience, proposers: Proposers) -> World:
     return made
 
 
+def pool_of(meeting: Meeting) -> LinkPool:
+    """Return a pool that also serves what its meeting points and callers open."""
+    pool = LinkPool(meeting)
+    meeting.attach(pool.serve, at=None)
+    return pool
+
+
 def calm_down(node: Node) -> None:
     """Let a stage be patient: these tests share one busy loop, and a late heartbeat is none of their business."""
     node.server._patience = CALM
-    neighbours = node.role._neighbours
-    neighbours._dialer = replace(neighbours._dialer, patience=CALM)  # type: ignore[type-var]
+    node.meeting._dialer = replace(node.meeting._dialer, patience=CALM)
 
 
 async def until(condition: Callable[[], bool], *, deadline_s: float = 8.0) -> None:

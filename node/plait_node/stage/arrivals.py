@@ -1,0 +1,120 @@
+"""What comes for one job: rows and drafts, checked for their form, given out in the order they came."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+
+from plait.protocol.ids import Hash
+from plait.protocol.pb import stage_pb2 as pb
+from plait_node.stage.admission import Admitted
+from plait_node.stage.compute import Draw, StepWork
+from plait_node.stage.errors import SpeculationError
+from plait_node.stage.speculation import MOST_SPECULATIVE
+from plait_node.stage.surroundings import Surroundings
+from plait_node.wire import MalformedFrameError, TensorError
+from plait_node.wire.tensor import FP32, IDS
+
+__all__ = ["Arrivals", "Came"]
+
+_DRAFT_S = 5.0  # how long rows wait for the ids that were guessed for them, seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Came:
+    """A frame of rows, and when it came."""
+
+    work: StepWork
+    at: float
+
+
+class Arrivals:
+    """Rows and drafts of one job on one stage."""
+
+    def __init__(self, around: Surroundings, admitted: Admitted, *, session: Hash) -> None:
+        self._around = around
+        self._admitted = admitted
+        self._session = session
+        self._queued = 0  # rows that came and are not looked at yet
+        self.end_step = 0  # the first step that did not come
+        self._rows: asyncio.Queue[Came | None] = asyncio.Queue()
+        self._draft: tuple[int, tuple[int, ...]] | None = None  # the first one's step, and the ids
+        self._draft_came = asyncio.Event()
+
+    def rows(self, received: pb.Rows, *, now: float) -> None:
+        """Take a frame of rows; raise `MalformedFrameError` for more than the job has room for."""
+        count, speculative, room = received.count, received.speculative, self._admitted.room
+        self._queued += count
+        if not count > 0 or max(self._queued, received.step + count) > room:
+            raise MalformedFrameError("more rows came than the job has room for")
+        if speculative not in (0, count - 1) or speculative > MOST_SPECULATIVE:
+            raise MalformedFrameError(f"of {count} rows {speculative} are speculative; all but the first, at most 15")
+        work = StepWork(
+            job=self._session,
+            step=received.step,
+            count=count,
+            codec=received.codec,
+            data=received.data,
+            whole=received.step >= self._admitted.cut.prompt_end,
+            draw=self._draw() if self._admitted.is_tail else None,
+            manifest=self._around.engine.manifest,
+            speculative=speculative,
+        )
+        self.end_step = work.end
+        self._rows.put_nowait(Came(work=work, at=now))
+
+    def draft(self, received: pb.Draft) -> None:
+        """Take the ids that were guessed for rows to come; raise `MalformedFrameError`."""
+        ids, vocabulary = tuple(received.ids), self._around.engine.manifest.vocabulary
+        if not self._admitted.is_tail or self._draft is not None:
+            raise MalformedFrameError("a draft goes to the last stage, before its rows")
+        if not 0 < len(ids) <= MOST_SPECULATIVE or max(ids) >= vocabulary:
+            raise MalformedFrameError(f"a draft has 1 to {MOST_SPECULATIVE} ids below {vocabulary}")
+        self._draft = received.step, ids
+        self._draft_came.set()
+
+    def end(self) -> None:
+        """Say that no frame follows those that came."""
+        self._rows.put_nowait(None)
+
+    async def next(self) -> Came | None:
+        """Return the next frame, None after the last one."""
+        came = await self._rows.get()
+        if came is not None:
+            self._queued -= came.work.count
+        return came
+
+    def check(self, work: StepWork) -> None:
+        """Raise `TensorError` for rows that do not belong where they are, or in this codec."""
+        cut = self._admitted.cut
+        if work.codec != (IDS if self._admitted.call.stage == 0 else FP32):
+            raise TensorError(f"stage {self._admitted.call.stage} does not take rows of codec {work.codec[:32]!r}")
+        if work.step < cut.row < work.end:
+            raise TensorError("rows that an earlier attempt signed and rows after them come in frames of their own")
+        if work.end > cut.prompt_end and (work.step < cut.prompt_end or work.count > 1 + work.speculative):
+            raise TensorError("after the prompt's last row, rows come one by one or are speculative")
+        if work.speculative and not work.whole:
+            raise TensorError("a prompt's rows are not speculative")
+
+    async def drafted(self, work: StepWork) -> StepWork:
+        """Return the work with the ids guessed for it; raise `SpeculationError` if they do not come, or do not fit."""
+        try:
+            async with asyncio.timeout(_DRAFT_S):
+                while self._draft is None:
+                    self._draft_came.clear()
+                    await self._draft_came.wait()
+        except TimeoutError as error:
+            raise SpeculationError(
+                f"the draft for rows from step {work.step} on did not come; send it first"
+            ) from error
+        (step, ids), self._draft = self._draft, None
+        if (step, len(ids)) != (work.step + 1, work.speculative):
+            raise SpeculationError(
+                f"a draft of {len(ids)} ids from step {step} on came for {work.speculative} rows from step "
+                f"{work.step + 1} on; open a new attempt over other stages"
+            )
+        return replace(work, draft=ids)
+
+    def _draw(self) -> Draw:
+        first = self._admitted.cut.prompt_end - 1
+        return Draw(first_step=first, request=self._admitted.request_digest, terms=self._admitted.call.request)

@@ -1,0 +1,92 @@
+"""Who holds an answer up: asked when a step takes far longer than it should, told by the stages themselves.
+
+A stage that got rows and did not give them out holds them. It is at fault when that is so again and again: in decode at
+each of several slow steps, in a prompt while nothing moves between two looks. A link that is silent ends by itself.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter, deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from plait.protocol.pb import stage_pb2
+    from plait_node.worker.plan import Decision
+
+__all__ = ["Watch"]
+
+_TIMES = 5.0  # what a step should take, so often: it is slow
+_LEAST_S = 0.3  # no step is slow that takes less
+_VOTES = 3
+_REMEMBERED = 16
+
+
+class Watch:
+    """Follows the steps of one attempt over so many `stages`; times in seconds of the event loop's clock."""
+
+    def __init__(self, *, stages: int, expected_s: float, first_s: float, now: float) -> None:
+        """Expect a step each `expected_s`, and the first token within `first_s`; zero where nothing is known."""
+        self._stages = stages
+        self._expected_s = expected_s
+        self._first_s = first_s
+        self._took: deque[float] = deque(maxlen=_REMEMBERED)
+        self._last = self._asked = now
+        self._decoding = False
+        self._places: dict[int, tuple[int, int]] = {}
+        self._before: dict[int, tuple[int, int]] = {}
+        self._votes: Counter[int] = Counter()
+
+    @classmethod
+    def of(cls, decision: Decision, *, now: float) -> Watch:
+        """Expect of an attempt what its route announced and the selector predicted."""
+        return cls(
+            stages=len(decision.route.records),
+            expected_s=decision.route.step_s,
+            first_s=decision.choice.predicted.get("first_token_s", 0.0),
+            now=now,
+        )
+
+    @property
+    def limit_s(self) -> float:
+        """Return after how long without a token the stages are asked."""
+        if not self._decoding:
+            return max(2.0, _TIMES * self._first_s)
+        usual = statistics.median(self._took) if self._took else 0.0
+        return max(_LEAST_S, _TIMES * max(self._expected_s, usual))
+
+    def moved(self, now: float) -> None:
+        """Note that tokens came."""
+        took = now - self._last
+        if self._decoding and took <= self.limit_s:
+            self._votes -= Counter(dict.fromkeys(self._votes, 1))
+        if self._decoding:
+            self._took.append(took)
+        self._decoding = True
+        self.rest(now)
+
+    def rest(self, now: float) -> None:
+        """Begin to wait anew: nothing was asked of the stages."""
+        self._last = self._asked = now
+        self._before = {}
+
+    def asks(self, now: float) -> bool:
+        """Tell whether it is time to ask the stages where they are."""
+        if now - self._asked < self.limit_s:
+            return False
+        self._asked = now
+        self._places = {}
+        return True
+
+    def told(self, place: int, at: stage_pb2.At) -> int | None:
+        """Take a stage's answer; return who is at fault once all answered and it is certain enough."""
+        self._places[place] = (at.came, at.given)
+        if len(self._places) < self._stages:
+            return None
+        places, before = self._places, self._before
+        self._places, self._before = {}, places
+        holder = next((each for each in range(self._stages) if places[each][0] > places[each][1]), None)
+        if holder is None or (not self._decoding and before.get(holder) != places[holder]):
+            return None
+        self._votes[holder] += 1
+        return holder if self._votes[holder] >= _VOTES else None

@@ -1,0 +1,112 @@
+"""A stage that takes rows and keeps them is found, by its own word or by its neighbours', and replaced."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.node.worker.test_answers import note
+from tests.node.worker.test_failures import PROMPT, slow_down, spare_for
+from tests.node.worker.world import until, world
+
+from plait.protocol.pb import stage_pb2
+from plait_node.worker.watch import Watch
+
+
+def at(came: int, given: int) -> stage_pb2.At:
+    return stage_pb2.At(came=came, given=given)
+
+
+def watching() -> Watch:
+    """Return a watch over three stages that decode a token each 0.1 s."""
+    watch = Watch(stages=3, expected_s=0.1, first_s=0.0, now=0.0)
+    for step in range(1, 5):
+        watch.moved(step * 0.1)
+    return watch
+
+
+def told(watch: Watch, places: Sequence[tuple[int, int]]) -> list[int | None]:
+    return [watch.told(place, at(*steps)) for place, steps in enumerate(places)]
+
+
+def test_watch_asks_when_a_step_takes_five_times_what_it_should() -> None:
+    watch = watching()
+    assert not watch.asks(0.8)
+    assert watch.asks(0.95)
+    assert not watch.asks(1.0)
+
+
+def test_watch_blames_the_first_stage_that_holds_rows_at_three_looks() -> None:
+    watch = watching()
+    for look, now in enumerate((1.0, 1.6, 2.2)):
+        assert watch.asks(now)
+        blamed = told(watch, [(9, 9), (9, 8), (8, 7)])
+        assert blamed == [None, None, 1 if look == 2 else None]
+
+
+def test_watch_forgives_a_stage_that_is_quick_again() -> None:
+    watch, now = watching(), 0.4
+    for _ in range(6):
+        assert watch.asks(now + 0.6)
+        assert told(watch, [(9, 8), (8, 8), (8, 8)]) == [None] * 3
+        watch.moved(now + 0.6)
+        watch.moved(now + 0.7)
+        now += 0.7
+
+
+def test_watch_lets_a_long_prompt_go_on_that_moves() -> None:
+    watch = Watch(stages=2, expected_s=0.1, first_s=0.5, now=0.0)
+    for look in range(1, 9):
+        assert watch.asks(look * 2.6)
+        assert told(watch, [(900, look * 64), (look * 64, look * 64)]) == [None, None]
+
+
+def test_watch_blames_who_stands_still_in_a_prompt() -> None:
+    watch = Watch(stages=2, expected_s=0.1, first_s=0.5, now=0.0)
+    blamed = []
+    for look in range(1, 5):
+        assert watch.asks(look * 2.6)
+        blamed.append(told(watch, [(900, 900), (900, 128)])[1])
+    assert blamed == [None, None, None, 1]
+
+
+async def test_slow_stage_is_replaced_inside_the_answer(tmp_path: Path) -> None:
+    async with world(tmp_path) as made:
+        slow = made.net.nodes[1]
+        spare = await spare_for(made, slow)
+        asked = await made.asking_long(PROMPT, max_tokens=60)
+        running = asyncio.create_task(asked.run(deadline_s=30))
+        await until(lambda: len(asked.verifier.ids) >= 5)
+        slow_down(slow, 0.7)
+        assert await running == asked.expected(60)
+        assert asked.job is not None
+        assert asked.job.message.route[1].node == spare.identity.owner
+
+
+async def test_stage_whose_engine_hangs_is_replaced_inside_the_answer(tmp_path: Path) -> None:
+    async with world(tmp_path) as made:
+        stuck = made.net.nodes[2]
+        spare = await spare_for(made, stuck)
+        asked = await made.asking_long(PROMPT, max_tokens=60)
+        slow_down(made.net.nodes[0], 0.02)
+        running = asyncio.create_task(asked.run(deadline_s=30))
+        await until(lambda: len(asked.verifier.ids) >= 5)
+        stuck.engine.gate = threading.Event()
+        assert await running == asked.expected(60)
+        stuck.engine.gate.set()
+        assert asked.job is not None
+        assert asked.job.message.route[2].node == spare.identity.owner
+
+
+async def test_stages_that_are_all_slow_keep_their_job(tmp_path: Path) -> None:
+    async with world(tmp_path) as made:
+        for node in list(made.net.nodes):
+            await spare_for(made, node)
+        for node in made.net.nodes[:3]:
+            slow_down(node, 0.08)
+        made.choice = note("plain")
+        asked = await made.asking_long(PROMPT, max_tokens=20)
+        assert await asked.run(deadline_s=30) == asked.expected(20)
+        assert asked.events.count("job") == 1
