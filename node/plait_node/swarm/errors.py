@@ -7,6 +7,7 @@ SwarmError
 │   ├── DhtTimeoutError
 │   └── ValueTooLargeError
 ├── BadRecordError
+├── NotReachableError
 └── NoRouteError
 """
 
@@ -69,6 +70,17 @@ class BadRecordError(SwarmError):
         """Keep the counter's word beside the text."""
         super().__init__(f"record refused ({reason}): {detail}")
         self.reason = reason
+
+
+class NotReachableError(SwarmError):
+    """A stage that only dials out has no link to a meeting point, so its record would lead nowhere."""
+
+    def __init__(self) -> None:
+        """Say what to do."""
+        super().__init__(
+            "this stage only dials out and has no link to a meeting point: wait for a dialable stage of its model, or "
+            "name nodes in `via`"
+        )
 
 
 class NoRouteError(SwarmError):

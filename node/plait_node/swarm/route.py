@@ -1,18 +1,18 @@
-"""Routes: stages that tile a model's blocks exactly, the soonest done first.
+"""Routes: stages that tile a model's blocks exactly, the one first whose job is expected to be done the soonest.
 
-Exact over the graph of block boundaries: at each boundary all routes so far that no other beats in
-both time and price are kept, so a price limit costs no optimality.
+What is expected of a stage is in `completion`, the exact search over the graph of block boundaries in `paths`.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
+from bisect import bisect_left
 from dataclasses import dataclass, replace
-from statistics import median
 from typing import TYPE_CHECKING
 
 from plait.protocol.messages import MAX_STAGES, Stage
+from plait_node.swarm.completion import NOTHING_KNOWN, Costs, Edge, Known, Needs, block_micros
 from plait_node.swarm.errors import NoRouteError
+from plait_node.swarm.paths import Limits, soonest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -27,25 +27,15 @@ _FORGOTTEN = 0.01
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Needs:
-    """What a job asks of a route."""
-
-    blocks: int
-    profiles: tuple[Hash, ...]  # in the payer's order; a tie goes to the earlier
-    room: int  # steps of KV room on every stage
-    max_price: int  # base units per 1,000,000 steps over all blocks
-    hop_s: float = 0.001  # expected time between two stages
-    excluded: frozenset[Address] = frozenset()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
     """Stages in order, under one profile."""
 
     records: tuple[NodeRecord, ...]
     profile: Hash
-    step_s: float  # expected time of one decode step through all stages
+    step_s: float  # expected time of one decode step through all stages, hops, queues and blames included
     price: int  # base units per 1,000,000 steps over all blocks
+    job_s: float = 0.0  # expected time of the whole job
+    guessed: frozenset[Address] = frozenset()  # stages that announce no time; their records have the usual one
 
     def stages(self) -> tuple[Stage, ...]:
         """Return the route as a job record names it."""
@@ -78,110 +68,106 @@ class Blames:
         return {owner: weights[owner] * _BLAME_S for owner in self._weights}
 
 
-@dataclass(frozen=True, slots=True)
-class _Label:
-    """One way to a boundary."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """The blocks `[first, last)` to tile, and what the rest of the route takes already."""
 
-    time_s: float
-    price: int
-    path: tuple[NodeRecord, ...]
+    first: int
+    last: int
+    stages: int = 0  # of the rest of the route
+    price: int = 0  # of the rest, base units per 1,000,000 steps over its blocks
+    taken: frozenset[Address] = frozenset()  # nodes that may not serve here
 
-    def order(self) -> tuple[float, int, int, tuple[bytes, ...]]:
-        return (self.time_s, self.price, len(self.path), tuple(record.owner for record in self.path))
+
+def plan(
+    records: Iterable[NodeRecord],
+    needs: Needs,
+    *,
+    blamed_s: Mapping[Address, float] | None = None,
+    known: Known = NOTHING_KNOWN,
+) -> Route:
+    """Return the route expected to be done first; raise `NoRouteError` naming what is missing.
+
+    `blamed_s` adds to a node's step, `known` is what the worker measured itself.
+    """
+    return plan_span(records, needs, Span(first=0, last=needs.blocks), blamed_s=blamed_s, known=known)
 
 
-def plan(records: Iterable[NodeRecord], needs: Needs, *, blamed_s: Mapping[Address, float] | None = None) -> Route:
-    """Return the route expected to be done first; raise `NoRouteError` naming what is missing."""
-    usable = with_times([record for record in records if record.owner not in needs.excluded])
+def plan_span(
+    records: Iterable[NodeRecord],
+    needs: Needs,
+    span: Span,
+    *,
+    blamed_s: Mapping[Address, float] | None = None,
+    known: Known = NOTHING_KNOWN,
+) -> Route:
+    """Return the stages that tile `span` and are expected to be done first; raise `NoRouteError`."""
+    barred = needs.excluded | span.taken
+    usable = [record for record in records if record.owner not in barred]
+    typical = block_micros(each.facts for each in usable)
+    costs = Costs(needs, known, typical=typical)
     delays = blamed_s or {}
     best: Route | None = None
     for profile in needs.profiles:
-        offered = [record for record in usable if record.facts.profile == profile]
-        roomy = [record for record in offered if record.facts.free_steps >= needs.room]
-        label = _shortest(roomy, needs, delays)
-        if label is not None and (best is None or label.time_s < best.step_s):
-            best = Route(records=label.path, profile=profile, step_s=label.time_s, price=label.price)
+        edges = [
+            costs.edge(each, delays.get(each.owner, 0.0))
+            for each in usable
+            if each.facts.profile == profile and each.facts.free_steps >= needs.room
+        ]
+        found = soonest(edges, span.first, span.last, _limits(needs, span))
+        if found is not None and (best is None or _job_s(found, needs) < best.job_s):
+            best = _route(found, needs, profile, typical=typical)
     if best is None:
-        raise _explain(usable, needs, delays)
+        raise _explain(usable, needs, span)
     return best
 
 
 def room_of(records: Iterable[NodeRecord], needs: Needs) -> int:
     """Return the most steps of KV room that any route under these needs has; 0 when there is no route."""
     known = list(records)
-    sizes = sorted({record.facts.free_steps for record in known}, reverse=True)
-    for size in sizes:
+    sizes = sorted({record.facts.free_steps for record in known})
+    anybody = replace(needs, excluded=frozenset())
+
+    def too_much(size: int) -> bool:
         try:
-            plan(known, Needs(blocks=needs.blocks, profiles=needs.profiles, room=size, max_price=needs.max_price))
+            plan(known, replace(anybody, room=size))
         except NoRouteError:
-            continue
-        return size
-    return 0
+            return True
+        return False
+
+    fitting = bisect_left(sizes, True, key=too_much)
+    return sizes[fitting - 1] if fitting else 0
 
 
-def with_times(records: Sequence[NodeRecord]) -> list[NodeRecord]:
-    """Return the records with the median time of a block in place of times that no stage has measured yet."""
-    measured = [each.facts.step_micros / _blocks(each) for each in records if each.facts.step_micros]
-    if not measured:
-        return list(records)
-    typical = median(measured)
-    return [each if each.facts.step_micros else _guessed(each, typical) for each in records]
+def _limits(needs: Needs, span: Span) -> Limits:
+    return Limits(price=needs.max_price - span.price, stages=MAX_STAGES - span.stages, repeats=needs.chunks - 1)
 
 
-def _blocks(record: NodeRecord) -> int:
-    return record.facts.last - record.facts.first
+def _job_s(edges: Sequence[Edge], needs: Needs) -> float:
+    return sum(edge.add_s for edge in edges) + (needs.chunks - 1) * max(edge.chunk_s for edge in edges)
 
 
-def _guessed(record: NodeRecord, block_micros: float) -> NodeRecord:
-    return replace(record, facts=replace(record.facts, step_micros=round(block_micros * _blocks(record))))
+def _route(edges: Sequence[Edge], needs: Needs, profile: Hash, *, typical: float) -> Route:
+    return Route(
+        records=tuple(_timed(edge.record, typical) for edge in edges),
+        profile=profile,
+        step_s=sum(edge.step_s for edge in edges),
+        price=sum(edge.price for edge in edges),
+        job_s=_job_s(edges, needs),
+        guessed=frozenset(edge.record.owner for edge in edges if not edge.record.facts.step_micros),
+    )
 
 
-def cost_s(record: NodeRecord, *, hop_s: float, blamed_s: float) -> float:
-    """Return a stage's expected time for one step: jobs in its queue share it."""
-    return record.facts.step_micros / 1e6 * (1 + record.facts.queue) + hop_s + blamed_s
-
-
-def _shortest(records: Sequence[NodeRecord], needs: Needs, delays: Mapping[Address, float]) -> _Label | None:
-    starting: defaultdict[int, list[NodeRecord]] = defaultdict(list)
-    for record in records:
-        if record.facts.last <= needs.blocks:
-            starting[record.facts.first].append(record)
-    fronts: dict[int, list[_Label]] = {0: [_Label(0.0, 0, ())]}
-    for boundary in sorted({*starting, *(record.facts.last for record in records)}):
-        labels = fronts.get(boundary, [])
-        for record in starting[boundary] if labels else []:
-            fronts[record.facts.last] = _front(
-                [*fronts.get(record.facts.last, []), *_extend(labels, record, needs, delays)]
-            )
-    ends = fronts.get(needs.blocks, [])
-    return min(ends, key=_Label.order, default=None)
-
-
-def _extend(
-    labels: Sequence[_Label], record: NodeRecord, needs: Needs, delays: Mapping[Address, float]
-) -> list[_Label]:
+def _timed(record: NodeRecord, typical: float) -> NodeRecord:
     facts = record.facts
-    time_s = cost_s(record, hop_s=needs.hop_s, blamed_s=delays.get(record.owner, 0.0))
-    price = facts.price * (facts.last - facts.first)
-    return [
-        _Label(label.time_s + time_s, label.price + price, (*label.path, record))
-        for label in labels
-        if label.price + price <= needs.max_price and len(label.path) < MAX_STAGES
-    ]
+    if facts.step_micros or not typical:
+        return record
+    return replace(record, facts=replace(facts, step_micros=round(typical * (facts.last - facts.first))))
 
 
-def _front(labels: list[_Label]) -> list[_Label]:
-    """Keep the labels that no other beats in time, price and number of stages together."""
-    kept: list[_Label] = []
-    for label in sorted(labels, key=_Label.order):
-        if not any(other.price <= label.price and len(other.path) <= len(label.path) for other in kept):
-            kept.append(label)
-    return kept
-
-
-def _explain(records: Sequence[NodeRecord], needs: Needs, delays: Mapping[Address, float]) -> NoRouteError:
+def _explain(records: Sequence[NodeRecord], needs: Needs, span: Span) -> NoRouteError:
     right = [record for record in records if record.facts.profile in needs.profiles]
-    missing = _gaps(right, needs.blocks)
+    missing = _gaps(right, span)
     if missing:
         ranges = ", ".join(f"{first}-{last - 1}" for first, last in missing)
         return NoRouteError(
@@ -190,37 +176,38 @@ def _explain(records: Sequence[NodeRecord], needs: Needs, delays: Mapping[Addres
             missing=missing,
         )
     roomy = [record for record in right if record.facts.free_steps >= needs.room]
-    missing = _gaps(roomy, needs.blocks)
+    missing = _gaps(roomy, span)
     if missing:
         ranges = ", ".join(f"{first}-{last - 1}" for first, last in missing)
         return NoRouteError(
             f"no stage of blocks {ranges} has room for {needs.room} steps: shorten the prompt or ask for fewer tokens",
             missing=missing,
         )
-    unlimited = Needs(blocks=needs.blocks, profiles=needs.profiles, room=needs.room, max_price=1 << 128)
-    costs = [
-        label.price
-        for profile in needs.profiles
-        if (label := _shortest([each for each in roomy if each.facts.profile == profile], unlimited, delays))
-    ]
-    if costs:
+    limits = Limits(price=1 << 128, stages=MAX_STAGES - span.stages, repeats=0)
+    costs = Costs(needs, NOTHING_KNOWN, typical=block_micros(each.facts for each in roomy))
+    prices: list[int] = []
+    for profile in needs.profiles:
+        edges = [costs.edge(each) for each in roomy if each.facts.profile == profile]
+        found = soonest(edges, span.first, span.last, limits)
+        prices += [sum(edge.price for edge in found)] if found else []
+    if prices:
         return NoRouteError(
-            f"every route costs more than {needs.max_price} base units per 1,000,000 steps; the soonest asks "
-            f"{min(costs)}: raise the price asked of payers, or wait for cheaper stages"
+            f"every route costs more than {needs.max_price - span.price} base units per 1,000,000 steps; the soonest "
+            f"asks {min(prices)}: raise the price asked of payers, or wait for cheaper stages"
         )
     return NoRouteError(
-        f"all {needs.blocks} blocks are served, but no stages follow one another from block 0 to the end: "
-        "wait for a stage that fills the gap between two others"
+        f"blocks {span.first}-{span.last - 1} are all served, but no stages follow one another from the first to the "
+        "last: wait for a stage that fills the gap between two others"
     )
 
 
-def _gaps(records: Iterable[NodeRecord], blocks: int) -> tuple[tuple[int, int], ...]:
+def _gaps(records: Iterable[NodeRecord], span: Span) -> tuple[tuple[int, int], ...]:
     gaps: list[tuple[int, int]] = []
-    reached = 0
+    reached = span.first
     for first, last in sorted((record.facts.first, record.facts.last) for record in records):
-        if min(first, blocks) > reached:
-            gaps.append((reached, min(first, blocks)))
+        if min(first, span.last) > reached:
+            gaps.append((reached, min(first, span.last)))
         reached = max(reached, last)
-    if reached < blocks:
-        gaps.append((reached, blocks))
+    if reached < span.last:
+        gaps.append((reached, span.last))
     return tuple(gaps)

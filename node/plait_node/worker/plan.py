@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import TYPE_CHECKING, Protocol
 
@@ -15,9 +15,12 @@ from plait.protocol.commitments import id_bytes
 from plait.protocol.ids import Address, Hash
 from plait.protocol.windows import WINDOW_STEPS, first_lineage, lineage, row_hash, window_root
 from plait_node.selector import CHUNKED_PREFILL, PREFIX_CACHE, PROMPT_LOOKUP, Asked, OverBudgetError, Way, task_facts
+from plait_node.selector.candidates import CHUNK
+from plait_node.swarm.completion import NOTHING_KNOWN, Known
 from plait_node.swarm.errors import NoRouteError
 from plait_node.swarm.mending import mend
 from plait_node.swarm.route import Blames, Needs, Route, plan, room_of
+from plait_node.swarm.speeds import SpeedBook
 
 if TYPE_CHECKING:
     from plait.protocol.manifest import Manifest
@@ -65,6 +68,14 @@ class Decision:
     def depth(self) -> int:
         """Return how many ids are guessed at a time; 0 for none."""
         return self.choice.amounts.get("depth", 0) if PROMPT_LOOKUP in self.choice.methods else 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Seen:
+    """What this worker knows of stages at one moment."""
+
+    delays: Mapping[Address, float] = field(default_factory=dict["Address", float])
+    known: Known = NOTHING_KNOWN
 
 
 class PrefixMemory:
@@ -118,10 +129,12 @@ class Planner:
         clock: Callable[[], float],
         rtt_s: Callable[[Address], float | None] = lambda _: None,
         spare_s: float = 0.0,
+        hesitation_s: Callable[[Address], float] = lambda _: 0.0,
     ) -> None:
         """Take stages from `directory`; `max_price` bounds a route, per 1,000,000 steps over all blocks.
 
-        `rtt_s` tells the round trip to a stage whose link is up; answers are to be there `spare_s` before the deadline.
+        `rtt_s` tells the round trip to a stage whose link is up; answers are to be there `spare_s` before the deadline;
+        `hesitation_s` is what a step over a stage counts longer because its channel is not funded.
         """
         self._directory = directory
         self._manifest = manifest
@@ -130,7 +143,9 @@ class Planner:
         self._clock = clock
         self._rtt_s = rtt_s
         self._spare_s = spare_s
+        self._hesitation_s = hesitation_s
         self.blames = Blames()
+        self.speeds = SpeedBook()
         self.prefixes = PrefixMemory()
 
     async def decide(
@@ -146,13 +161,7 @@ class Planner:
         Raise the protocol's `NoRouteError`, `PromptTooLongError`, and `PriceTooLowError` for a budget too small.
         """
         request = task.request
-        needs = Needs(
-            blocks=self._manifest.blocks,
-            profiles=request.profiles if profile is None else (profile,),
-            room=request.input_tokens + request.max_tokens,
-            max_price=self._max_price(task),
-            excluded=excluded,
-        )
+        needs = self._needs(task, request.profiles if profile is None else (profile,), excluded)
         first = await self._route(needs)
         routes = await self._routes(task, needs, first)
         known = (*task.ids, *delivered)
@@ -174,52 +183,78 @@ class Planner:
         self, task: Task, decision: Decision, *, lost: frozenset[Address], excluded: frozenset[Address]
     ) -> Decision | None:
         """Return the decision with others in place of the `lost` stages; None when nobody else serves their blocks."""
-        request, route = task.request, decision.route
-        needs = Needs(
-            blocks=self._manifest.blocks,
-            profiles=(route.profile,),
-            room=request.input_tokens + request.max_tokens,
-            max_price=self._max_price(task),
-            excluded=excluded,
-        )
-        stages = list(route.records)
+        route = decision.route
+        needs, stages = self._needs(task, (route.profile,), excluded), list(route.records)
         announced = await self._directory.stages(self._manifest.model_id)
-        delays = self.blames.seconds(now=self._clock())
+        seen = self._seen(announced)
         for place, record in reversed(list(enumerate(stages))):
             if record.owner in lost:
                 kept = replace(route, records=tuple(stages)).stages()
                 try:
-                    stages[place : place + 1] = mend(announced, kept, record.owner, needs, blamed_s=delays)
+                    stages[place : place + 1] = mend(
+                        announced, kept, record.owner, needs, blamed_s=seen.delays, known=seen.known
+                    )
                 except NoRouteError:
                     return None
         note = replace(decision.choice, reason=f"{decision.choice.reason}; a stage that failed was replaced")
         return Decision(route=replace(route, records=tuple(stages)), choice=note, lineage=())
 
     def learn(self, task: Task, decision: Decision, ran: Ran) -> None:
-        """Tell the selector how a decision turned out."""
+        """Tell the selector, and the book of speeds, how a decision turned out."""
         self._chooser.learn(task.digest, decision.trial, ran)
+        if ran.accepted < 0 and ran.tokens > 1:  # steps of one row
+            step_s = (ran.seconds - ran.ttft_s) / (ran.tokens - 1)
+            self.speeds.took(decision.route, step_s, now=self._clock(), rtt_s=self._trips(decision.route.records))
+        self.speeds.ended([record.owner for record in decision.route.records])
+
+    def blame(self, owner: Address, *, failed: bool) -> None:
+        """Avoid a stage for a while; with `failed` a job failed on it, which is remembered for longer."""
+        self.blames.add(owner, now=self._clock())
+        if failed:
+            self.speeds.ended([owner], failed=owner)
+
+    def _needs(self, task: Task, profiles: tuple[Hash, ...], excluded: frozenset[Address]) -> Needs:
+        request = task.request
+        return Needs(
+            blocks=self._manifest.blocks,
+            profiles=profiles,
+            room=request.input_tokens + request.max_tokens,
+            max_price=self._max_price(task),
+            excluded=excluded,
+            prompt=request.input_tokens,
+            answer=request.max_tokens,
+            chunk=CHUNK,
+        )
+
+    def _seen(self, records: Sequence[NodeRecord]) -> _Seen:
+        now = self._clock()
+        blamed = self.blames.seconds(now=now)
+        slower = {each.owner: blamed.get(each.owner, 0.0) + self._hesitation_s(each.owner) for each in records}
+        return _Seen(delays={owner: s for owner, s in slower.items() if s}, known=self.speeds.known(now=now))
+
+    def _trips(self, records: Sequence[NodeRecord]) -> dict[Address, float]:
+        return {each.owner: trip for each in records if (trip := self._rtt_s(each.owner)) is not None}
 
     async def _routes(self, task: Task, needs: Needs, first: Route) -> list[Route]:
         """Return the best route under each profile, and over the stages that computed this prompt's beginning last."""
         records = await self._directory.stages(self._manifest.model_id)
-        delays = self.blames.seconds(now=self._clock())
+        seen = self._seen(records)
         found = [first]
         for profile in needs.profiles:
             own = replace(needs, profiles=(profile,))
             if profile != first.profile:
-                found += _planned(records, own, delays)
+                found += _planned(records, own, seen)
             keys = prompt_lineage(task.request.model, profile, task.ids[: WINDOW_STEPS + 1])
-            owners = self.prefixes.holders(task.request.payer, keys) - set(delays)
-            found += _planned([each for each in records if each.owner in owners], own, delays)
+            owners = self.prefixes.holders(task.request.payer, keys) - set(seen.delays)
+            found += _planned([each for each in records if each.owner in owners], own, seen)
         return list({(route.profile, _name(route)): route for route in reversed(found)}.values())[::-1]
 
     def _way(self, task: Task, route: Route, keys: tuple[Hash, ...]) -> Way:
         profile = self._manifest.profile(route.profile)
         if profile is None:  # unreachable: a request names profiles of its model, and so do routes
             raise AssertionError
-        blamed = self.blames.seconds(now=self._clock())
-        blamed_s = sum(blamed.get(record.owner, 0.0) for record in route.records)
-        trips = [trip for record in route.records if (trip := self._rtt_s(record.owner)) is not None]
+        blamed_s = sum(self._seen(route.records).delays.values())
+        trips = list(self._trips(route.records).values())
         return Way(
             profile=profile,
             stages=len(route.records),
@@ -241,19 +276,21 @@ class Planner:
         profiles = tuple(profile.profile_id for profile in self._manifest.profiles)
         records = await self._directory.stages(self._manifest.model_id)
         needs = Needs(blocks=self._manifest.blocks, profiles=profiles, room=1, max_price=max_price)
-        routes = _planned([each for each in records if each.facts.step_micros], needs, {})
+        routes = _planned([each for each in records if each.facts.step_micros], needs, _Seen())
         return routes[0].step_s if routes else _USUAL_STEP_S
 
     async def _route(self, needs: Needs) -> Route:
         model = self._manifest.model_id
-        delays = self.blames.seconds(now=self._clock())
+        records = await self._directory.stages(model)
+        seen = self._seen(records)
         try:
-            return plan(await self._directory.stages(model), needs, blamed_s=delays)
+            return plan(records, needs, blamed_s=seen.delays, known=seen.known)
         except NoRouteError:
             await self._directory.refresh(model)  # a stage may have joined since the last look
         records = await self._directory.stages(model)
+        seen = self._seen(records)
         try:
-            return plan(records, needs, blamed_s=delays)
+            return plan(records, needs, blamed_s=seen.delays, known=seen.known)
         except NoRouteError as error:
             room = room_of(records, needs)
             if 0 < room < needs.room:
@@ -275,10 +312,10 @@ def prompt_lineage(model: Hash, profile: Hash, ids: Sequence[int]) -> tuple[Hash
     return tuple(keys)
 
 
-def _planned(records: Sequence[NodeRecord], needs: Needs, delays: Mapping[Address, float]) -> list[Route]:
+def _planned(records: Sequence[NodeRecord], needs: Needs, seen: _Seen) -> list[Route]:
     """Return the best route, none where there is no route."""
     with contextlib.suppress(NoRouteError):
-        return [plan(records, needs, blamed_s=delays)]
+        return [plan(records, needs, blamed_s=seen.delays, known=seen.known)]
     return []
 
 

@@ -240,8 +240,7 @@ class Serving:
             self._planner.learn(self._task, decision, generation.ran())
 
     def _blame(self, failure: StageFailure) -> None:
-        now = self._tools.clock()
-        for owner in (failure.owner, failure.accuser):
-            if owner is not None:
-                self._planner.blames.add(owner, now=now)
+        self._planner.blame(failure.owner, failed=True)
+        if failure.accuser is not None:
+            self._planner.blame(failure.accuser, failed=False)
         _log.warning("stage failed node=%s reason=%s", to_hex(failure.owner), failure.reason)

@@ -1,0 +1,1 @@
+"""Compare routing and placement with the exact optimum, with Petals' rules and with Parallax's."""
