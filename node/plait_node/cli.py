@@ -16,6 +16,7 @@ from plait.chain.writer import ChainWriter
 from plait.protocol.ids import address, to_hex
 from plait.protocol.manifest import FP32_STRICT, PROFILES
 from plait.protocol.typed import Key
+from plait_node.cli_broker import broker, dead_letters
 from plait_node.cli_selector import bench_methods, pin, select
 from plait_node.config import load
 from plait_node.errors import ConfigError
@@ -27,6 +28,8 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 app.command("bench-methods")(bench_methods)
 app.command("select")(select)
 app.command("pin")(pin)
+app.add_typer(broker, name="broker")
+app.add_typer(dead_letters, name="dead-letters")
 
 Rpc = Annotated[str, typer.Option("--rpc", help="JSON-RPC URL of the chain.", envvar="PLAIT_RPC")]
 DeploymentFile = Annotated[

@@ -12,15 +12,14 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import TypeVar, cast
 
-import nats
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext, api
 from nats.js.errors import APIError, BadRequestError, NotFoundError
 
 from plait_node.broker import subjects
-from plait_node.broker.errors import BrokerClosedError, BrokerDownError, MessageTooLargeError
+from plait_node.broker.access import OPEN, BrokerAccess, UserClient, connect_options
+from plait_node.broker.errors import BrokerClosedError, BrokerDownError, MessageTooLargeError, StreamsMissingError
 from plait_node.broker.face import MESSAGE_LIMIT
 from plait_node.broker.subjects import StreamPlan
 
@@ -29,7 +28,14 @@ _CALL_S = 5.0
 # A cluster that lost its leader refuses publishes for about 6 s (measured); message ids make a retry harmless.
 _PUBLISH_S = 20.0
 _RETRY_S = 0.2
+# Shorter than a call: a server that died with a message in its hands never answers, and another leads in about 5 s.
+_TRY_S = 1.0
+# Copies of a stream where there is a cluster to hold them.
+_REPLICAS = 3
+_NO_SUCH_SEQUENCE = 10043
 _NO_MESSAGES = ("404", "408", "409")
+# What the server says when another message is the last one of the subject.
+_NOT_THE_LAST = (10071, 10164)
 
 T = TypeVar("T")
 
@@ -47,37 +53,52 @@ class Stored:
 class Connection:
     """A connection to nats-server that reconnects by itself."""
 
-    def __init__(self, client: Client, stream: JetStreamContext) -> None:
+    def __init__(self, client: UserClient, stream: JetStreamContext) -> None:
         self._client = client
         self._stream = stream
 
     @classmethod
-    async def open(cls, url: str, *, name: str, timeout_s: float) -> Connection:
-        """Connect, or raise `BrokerDownError` at the deadline."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                client = await _connect(url, name)
-        except (TimeoutError, OSError, NatsError) as error:
-            raise BrokerDownError(f"accept a connection at {url}", error) from error
+    async def open(cls, url: str, *, name: str, timeout_s: float, access: BrokerAccess = OPEN) -> Connection:
+        """Connect to one of the servers in `url`, which commas separate; raise `BrokerDownError` at the deadline."""
+        client = await _connect(url, name, access, timeout_s)
         return cls(client, client.jetstream(timeout=_CALL_S))
 
     async def ensure_stream(self, plan: StreamPlan) -> None:
-        """Create the stream, or bring it to this plan."""
-        config = _stream_config(plan)
+        """Create the stream, or bring it to this plan; a cluster that is about to choose its leader is waited for."""
+        config = _stream_config(plan, self._replicas)
         try:
-            await self._call("create a stream", lambda: self._stream.add_stream(config), keep=(BadRequestError,))
+            await self.insist("create a stream", lambda: self._stream.add_stream(config), keep=(BadRequestError,))
         except BadRequestError:
             await self._call("update a stream", lambda: self._stream.update_stream(config))
 
     async def ensure_bucket(self, name: str, *, life_s: float, kept: int) -> None:
         """Create a bucket that keeps the newest `kept` values of a key for `life_s` seconds."""
-        config = api.KeyValueConfig(bucket=name, ttl=life_s, history=kept, direct=True)
-        await self._call("create a bucket", lambda: self._stream.create_key_value(config))
+        config = api.KeyValueConfig(bucket=name, ttl=life_s, history=kept, direct=True, replicas=self._replicas)
+        make = lambda: self._stream.create_key_value(config)  # noqa: E731 - two calls name it
+        try:
+            await self.insist("create a bucket", make, keep=(BadRequestError,))
+        except BadRequestError:  # it is there with fewer copies: a single server became a cluster
+            info = await self._call("look at a bucket", lambda: self._stream.stream_info(f"KV_{name}"))
+            grown = info.config.evolve(num_replicas=self._replicas)
+            await self._call("update a bucket", lambda: self._stream.update_stream(grown))
+
+    async def check_stream(self, name: str) -> None:
+        """Raise `StreamsMissingError` when there is no such stream."""
+        try:
+            await self.insist("look at a stream", lambda: self._stream.stream_info(name), keep=(NotFoundError,))
+        except NotFoundError:
+            raise StreamsMissingError(name) from None
 
     async def ensure_consumer(self, stream: str, name: str, subject: str, *, ack_wait_s: float) -> None:
         """Create a durable pull consumer; the count of deliveries is bounded by who reads, not by the server."""
+        # With `name` the request's own subject names the filter: a user's permissions hold for it.
         config = api.ConsumerConfig(
-            durable_name=name, filter_subject=subject, ack_wait=ack_wait_s, max_deliver=-1, max_ack_pending=1000
+            name=name,
+            durable_name=name,
+            filter_subject=subject,
+            ack_wait=ack_wait_s,
+            max_deliver=-1,
+            max_ack_pending=1000,
         )
         await self._call("create a consumer", lambda: self._stream.add_consumer(stream, config))
 
@@ -86,16 +107,25 @@ class Connection:
         if len(data) > MESSAGE_LIMIT:
             raise MessageTooLargeError(len(data), MESSAGE_LIMIT)
         sent = {**(headers or {}), api.Header.MSG_ID.value: name}
-        deadline = asyncio.get_running_loop().time() + _PUBLISH_S
-        while True:
-            try:
-                ack = await self._call("store a message", lambda: self._stream.publish(subject, data, headers=sent))
-            except BrokerDownError:
-                if asyncio.get_running_loop().time() > deadline:
-                    raise
-                await asyncio.sleep(_RETRY_S)
-            else:
-                return not ack.duplicate
+        ack = await self.insist(
+            "store a message", lambda: self._stream.publish(subject, data, headers=sent, timeout=_TRY_S)
+        )
+        return not ack.duplicate
+
+    async def append(self, subject: str, data: bytes, *, name: str, headers: dict[str, str], after: int) -> int | None:
+        """Store a message where `after` is the last one of its subject; return its sequence, or None."""
+        if len(data) > MESSAGE_LIMIT:
+            raise MessageTooLargeError(len(data), MESSAGE_LIMIT)
+        expected = {api.Header.MSG_ID.value: name, api.Header.EXPECTED_LAST_SUBJECT_SEQUENCE.value: str(after)}
+        sent = {**headers, **expected}
+        send = lambda: self._stream.publish(subject, data, headers=sent, timeout=_TRY_S)  # noqa: E731 - as above
+        try:
+            ack = await self.insist("store a message", send, keep=(BadRequestError,))
+        except BadRequestError as error:
+            if error.err_code in _NOT_THE_LAST:
+                return None
+            raise BrokerDownError("store a message", error) from error
+        return ack.seq
 
     async def next_after(self, stream: str, subject: str, after: int) -> Stored | None:
         """Return the first message on a subject above a sequence, or None."""
@@ -107,12 +137,19 @@ class Connection:
             )
         except NotFoundError:
             return None
-        return Stored(
-            sequence=raw.seq or 0,
-            subject=raw.subject or "",
-            data=raw.data or b"",
-            headers=cast("dict[str, str]", raw.headers or {}),
-        )
+        return _stored(raw)
+
+    async def last_of(self, stream: str, subject: str) -> Stored | None:
+        """Return the last message on a subject, or None."""
+        try:
+            raw = await self._call(
+                "read a message",
+                lambda: self._stream.get_last_msg(stream, subject, direct=True),
+                keep=(NotFoundError,),
+            )
+        except NotFoundError:
+            return None
+        return _stored(raw)
 
     async def pull(self, stream: str, consumer: str) -> Msg | None:
         """Take one waiting job at once, or None: no request is left open at the server."""
@@ -128,6 +165,19 @@ class Connection:
         if status in _NO_MESSAGES:
             return None
         raise BrokerDownError(f"hand out a job (status {status})")
+
+    async def insist(
+        self, what: str, act: Callable[[], Coroutine[object, object, T]], *, keep: tuple[type[APIError], ...] = ()
+    ) -> T:
+        """Make a call that does no harm when it is made twice, until it is answered or 20 s are over."""
+        deadline = asyncio.get_running_loop().time() + _PUBLISH_S
+        while True:
+            try:
+                return await self._call(what, act, keep=keep)
+            except BrokerDownError:
+                if asyncio.get_running_loop().time() > deadline:
+                    raise
+                await asyncio.sleep(_RETRY_S)
 
     async def settle(self, what: str, act: Callable[[], Coroutine[object, object, object]]) -> None:
         """Send an acknowledgement of any kind."""
@@ -154,6 +204,32 @@ class Connection:
         info = await self._call("count messages", lambda: self._stream.stream_info(stream, subjects_filter=subject))
         return sum((info.state.subjects or {}).values())
 
+    async def subjects_of(self, stream: str, pattern: str) -> list[str]:
+        """Return the subjects on which a stream holds something."""
+        info = await self._call("list subjects", lambda: self._stream.stream_info(stream, subjects_filter=pattern))
+        return list(info.state.subjects or {})
+
+    async def turnover(self, stream: str, consumer: str) -> int:
+        """Count the deliveries of a consumer that ended, ever: acknowledged, given back or expired."""
+        try:
+            info = await self._call(
+                "describe a consumer", lambda: self._stream.consumer_info(stream, consumer), keep=(NotFoundError,)
+            )
+        except NotFoundError:
+            return 0
+        handed_out = info.delivered.consumer_seq if info.delivered else 0
+        return max(0, handed_out - (info.num_ack_pending or 0))
+
+    async def delete(self, stream: str, sequence: int) -> None:
+        """Drop one message; one that is gone already is no error."""
+        try:
+            await self._call(
+                "drop a message", lambda: self._stream.delete_msg(stream, sequence), keep=(BadRequestError,)
+            )
+        except BadRequestError as error:
+            if error.err_code != _NO_SUCH_SEQUENCE:
+                raise BrokerDownError("drop a message", error) from error
+
     async def purge(self, stream: str, subject: str) -> None:
         """Drop what a stream holds on a subject."""
         await self._call("drop messages", lambda: self._stream.purge_stream(stream, subject=subject))
@@ -178,6 +254,10 @@ class Connection:
         except (TimeoutError, NatsError, OSError):
             _LOG.warning("broker connection closed without a last flush")
         await self._client.close()
+
+    @property
+    def _replicas(self) -> int:
+        return _REPLICAS if self._client.clustered else 1
 
     @property
     def closed(self) -> bool:
@@ -212,27 +292,66 @@ class Connection:
             raise BrokerDownError(what, error) from error
 
 
+def _stored(raw: api.RawStreamMsg) -> Stored:
+    return Stored(
+        sequence=raw.seq or 0,
+        subject=raw.subject or "",
+        data=raw.data or b"",
+        headers=cast("dict[str, str]", raw.headers or {}),
+    )
+
+
 def _look_away(task: asyncio.Task[T]) -> None:
     """Take the outcome of a call whose caller is gone, so that asyncio does not report it as forgotten."""
     if not task.cancelled():
         task.exception()
 
 
-async def _connect(url: str, name: str) -> Client:
+async def _connect(url: str, name: str, access: BrokerAccess, timeout_s: float) -> UserClient:
+    why: list[Exception] = [TimeoutError()]
+
     async def report(error: Exception) -> None:
+        if not isinstance(why[0], NatsError):  # what a server said tells more than how the line broke then
+            why[:] = [error]
         _LOG.warning("broker connection error=%r", error)
 
-    return await nats.connect(
-        url,
-        name=name,
-        connect_timeout=2,
-        reconnect_time_wait=_RETRY_S,  # pyright: ignore[reportArgumentType] - annotated int, used as seconds in sleep()
-        max_reconnect_attempts=-1,
-        error_cb=report,
+    key = access.key()
+    client = UserClient(key)
+    connecting = asyncio.create_task(
+        client.connect(
+            [each.strip() for each in url.split(",")],
+            name=name,
+            connect_timeout=2,
+            reconnect_time_wait=_RETRY_S,  # pyright: ignore[reportArgumentType] - annotated int, seconds of a sleep()
+            max_reconnect_attempts=-1,
+            error_cb=report,
+            **connect_options(access, key),
+        )
     )
+    try:
+        await asyncio.wait({connecting}, timeout=timeout_s)
+        if not connecting.done():
+            raise BrokerDownError(f"accept a connection at {url}", why[0]) from why[0]
+        connecting.result()
+    except (OSError, NatsError) as error:
+        raise BrokerDownError(f"accept a connection at {url}", error) from error
+    finally:
+        await _abandon(connecting, client)
+    return client
 
 
-def _stream_config(plan: StreamPlan) -> api.StreamConfig:
+async def _abandon(connecting: asyncio.Task[None], client: UserClient) -> None:
+    """End what did not connect in time; again and again, as in `_call` a cancellation may be swallowed."""
+    if connecting.done():
+        return
+    while not connecting.done():
+        connecting.cancel()
+        await asyncio.wait({connecting}, timeout=_RETRY_S)
+    async with asyncio.timeout(_CALL_S):
+        await client.close()
+
+
+def _stream_config(plan: StreamPlan, replicas: int) -> api.StreamConfig:
     republish = None
     if plan.wake:
         republish = api.RePublish(src=plan.pattern, dest=_wake_of(plan.pattern), headers_only=True)
@@ -243,6 +362,7 @@ def _stream_config(plan: StreamPlan) -> api.StreamConfig:
         storage=api.StorageType.FILE,
         discard=api.DiscardPolicy.NEW if plan.queue else api.DiscardPolicy.OLD,
         max_age=plan.life_s,
+        num_replicas=replicas,
         duplicate_window=plan.repeat_s,
         allow_direct=True,
         republish=republish,

@@ -5,6 +5,8 @@ BrokerError
 ├── BrokerClosedError        this connection was closed by us
 ├── MessageTooLargeError     above the limit of one message
 ├── UnreadableMessageError   bytes on a subject that are not what the subject carries
+├── StreamsMissingError      this user may not make the streams, and nobody else did
+├── NkeyError                a key or a certificate file that cannot be used
 └── ServerStartError         the embedded nats-server cannot run here
 """
 
@@ -46,6 +48,21 @@ class UnreadableMessageError(BrokerError):
     def __init__(self, subject: str, cause: BaseException) -> None:
         super().__init__(f"cannot read the message on {subject}: {cause}; look who may publish there")
         self.subject = subject
+
+
+class StreamsMissingError(BrokerError):
+    """Report a broker on which the operator has not made the streams yet."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"the broker has no stream {name}, and this node's key may not make it; "
+            "`plait node broker streams` makes all of them, with the operator's key"
+        )
+        self.name = name
+
+
+class NkeyError(BrokerError):
+    """Report a key or certificate file that cannot be used; the text says which and why."""
 
 
 class ServerStartError(BrokerError):

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from plait.protocol.pb import gateway_pb2, signed_pb2
+from plait_node.broker.leases import Shared
 
 # One message of any kind, in bytes: PROTOCOL section 8 limits a gateway's body to 900 KiB.
 MESSAGE_LIMIT = 1_000_000
-# Deliveries of one job before it is put among the dead letters.
-MAX_DELIVERIES = 3
+# Deliveries of one job before it is put among the dead letters. A worker that a quote does not name gives a job back.
+MAX_DELIVERIES = 8
 # A lower number is served first.
-PRIORITIES = (0, 1, 2)
+PRIORITIES: tuple[int, ...] = (0, 1, 2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,9 +59,14 @@ class BroughtPrompt:
 class DeadLetter:
     """A job that no worker could take, kept for the operator."""
 
+    group: bytes
+    priority: int
     request: bytes
+    deliveries: int  # how often it was handed out, before it was queued again too
     reason: str
     call: gateway_pb2.JobCall
+    sequence: int = 0  # its place in the broker's stream
+    at: str = ""  # when it was given up, as the broker's clock had it
 
 
 class Delivery(Protocol):
@@ -105,16 +111,25 @@ class Delivery(Protocol):
 class Broker(Protocol):
     """Everything the roles ask of a broker. Owners are 20 bytes, requests 32, groups 8."""
 
+    @property
+    def shared(self) -> Shared:
+        """What the gateways of one owner share."""
+        ...
+
     async def publish_job(self, group: bytes, priority: int, call: gateway_pb2.JobCall, *, request: bytes) -> bool:
         """Hand a job to a group; return False when this request was published before."""
         ...
 
     def jobs(self, group: bytes) -> AsyncIterator[Delivery]:
-        """Yield jobs for a worker of this group, urgent ones first; close the iterator to stop."""
+        """Yield jobs for a worker of this group in `Turns`' order; close the iterator to stop."""
         ...
 
     async def backlog(self, group: bytes) -> int:
         """Count the jobs of a group that are waiting or running."""
+        ...
+
+    async def turnover(self, group: bytes) -> int:
+        """Count the deliveries of a group's jobs that ended, ever: only how it grows means something."""
         ...
 
     async def publish_result(
@@ -147,12 +162,12 @@ class Broker(Protocol):
         """Yield a worker's acknowledgements after a sequence, then wait for more, without end."""
         ...
 
-    async def offer(self, worker: bytes, model: bytes, offer: gateway_pb2.WorkerOffer) -> None:
-        """Put what this worker offers for a model, for `OFFER_LIFE_S` seconds."""
+    async def offer(self, worker: bytes, model: bytes, offer: gateway_pb2.WorkerOffer, *, group: bytes) -> None:
+        """Put what this worker offers for a model in a group, for `OFFER_LIFE_S` seconds."""
         ...
 
-    async def withdraw_offer(self, worker: bytes, model: bytes) -> None:
-        """Take this worker's offer for a model back."""
+    async def withdraw_offer(self, worker: bytes, model: bytes, *, group: bytes) -> None:
+        """Take this worker's offer for a model in a group back."""
         ...
 
     async def offers(self) -> list[gateway_pb2.WorkerOffer]:

@@ -13,7 +13,9 @@ from nats.aio.msg import Msg
 
 from plait.protocol.pb import gateway_pb2, signed_pb2
 from plait_node.broker import subjects
+from plait_node.broker.access import OPEN, BrokerAccess
 from plait_node.broker.connection import Connection, Stored
+from plait_node.broker.dead import BEFORE_HEADER, REQUEST_HEADER, DeadLetters, count_of
 from plait_node.broker.errors import BrokerDownError, BrokerError, UnreadableMessageError
 from plait_node.broker.face import (
     MAX_DELIVERIES,
@@ -29,13 +31,13 @@ from plait_node.broker.face import (
     Result,
     given_up,
 )
+from plait_node.broker.nats_leases import NatsShared, ensure_shared
 from plait_node.broker.pulse import pulse
+from plait_node.broker.turns import Turns
 
 _LOG = logging.getLogger(__name__)
 # Readers are woken by the server; this only bounds what a lost wake-up costs, and finds redeliveries.
 _POLL_S = 0.5
-_REQUEST_HEADER = "Plait-Request"
-_REASON_HEADER = "Plait-Reason"
 
 M = TypeVar("M", bound=Message)
 
@@ -45,20 +47,32 @@ class NatsBroker:
 
     def __init__(self, connection: Connection, *, ack_wait_s: float) -> None:
         self._connection = connection
+        self._dead = DeadLetters(connection)
         self._ack_wait_s = ack_wait_s
         self._returning: set[asyncio.Task[None]] = set()
+        self.shared = NatsShared(connection)
 
     @classmethod
     async def connect(
-        cls, url: str, *, name: str = "plait", ack_wait_s: float = 15.0, timeout_s: float = 10.0
+        cls,
+        url: str,
+        *,
+        name: str = "plait",
+        access: BrokerAccess = OPEN,
+        ack_wait_s: float = 6.0,
+        timeout_s: float = 10.0,
     ) -> NatsBroker:
-        """Connect and make sure that the streams exist; raise `BrokerDownError` at the deadline."""
-        connection = await Connection.open(url, name=name, timeout_s=timeout_s)
+        """Connect and make sure that the streams exist; raise `BrokerDownError` at the deadline.
+
+        With a key the streams are the operator's to make: raise `StreamsMissingError` when they are not there.
+        """
+        connection = await Connection.open(url, name=name, timeout_s=timeout_s, access=access)
         try:
-            for plan in subjects.STREAMS:
-                await connection.ensure_stream(plan)
-            await connection.ensure_bucket(subjects.OFFERS_BUCKET, life_s=OFFER_LIFE_S, kept=1)
-            await connection.ensure_bucket(subjects.PROMPTS_BUCKET, life_s=PROMPT_LIFE_S, kept=PROMPTS_KEPT)
+            if access.nkey is None:
+                await ensure_streams(connection)
+            else:
+                for stream in subjects.ALL_STREAMS:
+                    await connection.check_stream(stream)
         except BrokerError:
             await connection.close()
             raise
@@ -80,20 +94,20 @@ class NatsBroker:
             subjects.job(group, priority),
             call.SerializeToString(),
             name=request.hex(),
-            headers={_REQUEST_HEADER: request.hex()},
+            headers={REQUEST_HEADER: request.hex()},
         )
 
     async def jobs(self, group: bytes) -> AsyncIterator[Delivery]:
-        """Yield jobs for a worker of this group, urgent ones first; a broker that is away is waited for."""
+        """Yield jobs for a worker of this group in `Turns`' order; a broker that is away is waited for."""
         async with self._woken(subjects.jobs(group)) as wake:
-            known = False
+            known, turns = False, Turns()
             while True:
                 wake.clear()
                 try:
                     if not known:
                         await self._ensure_group(group)
                         known = True
-                    delivery = await self._pull_any(group)
+                    delivery = await self._pull_any(group, turns)
                 except BrokerDownError as error:
                     known = False
                     _LOG.warning("broker away, jobs wait group=%s error=%s", group.hex(), error)
@@ -107,6 +121,14 @@ class NatsBroker:
     async def backlog(self, group: bytes) -> int:
         """Count the jobs of a group that are waiting or running."""
         return await self._connection.count(subjects.JOBS.name, subjects.jobs(group))
+
+    async def turnover(self, group: bytes) -> int:
+        """Count the deliveries of a group's jobs that ended, ever."""
+        counts = [
+            await self._connection.turnover(subjects.JOBS.name, subjects.consumer(group, priority))
+            for priority in PRIORITIES
+        ]
+        return sum(counts)
 
     async def publish_result(
         self, gateway: bytes, request: bytes, worker: bytes, event: gateway_pb2.ResultEvent, *, key: str
@@ -151,13 +173,14 @@ class NatsBroker:
                 if ack is not None:
                     yield Acknowledged(sequence=row.sequence, ack=ack)
 
-    async def offer(self, worker: bytes, model: bytes, offer: gateway_pb2.WorkerOffer) -> None:
-        """Put what this worker offers for a model."""
-        await self._connection.put(subjects.OFFERS_BUCKET, subjects.offer_key(worker, model), offer.SerializeToString())
+    async def offer(self, worker: bytes, model: bytes, offer: gateway_pb2.WorkerOffer, *, group: bytes) -> None:
+        """Put what this worker offers for a model in a group."""
+        key = subjects.offer_key(worker, model, group)
+        await self._connection.put(subjects.OFFERS_BUCKET, key, offer.SerializeToString())
 
-    async def withdraw_offer(self, worker: bytes, model: bytes) -> None:
-        """Take this worker's offer for a model back."""
-        await self._connection.put(subjects.OFFERS_BUCKET, subjects.offer_key(worker, model), None)
+    async def withdraw_offer(self, worker: bytes, model: bytes, *, group: bytes) -> None:
+        """Take this worker's offer for a model in a group back."""
+        await self._connection.put(subjects.OFFERS_BUCKET, subjects.offer_key(worker, model, group), None)
 
     async def offers(self) -> list[gateway_pb2.WorkerOffer]:
         """Return every live offer."""
@@ -181,13 +204,7 @@ class NatsBroker:
 
     async def dead_letters(self) -> list[DeadLetter]:
         """Return the jobs that were given up."""
-        letters: list[DeadLetter] = []
-        for row in await self._rows(subjects.DEAD.name, subjects.DEAD.pattern):
-            call = _read(gateway_pb2.JobCall, row)
-            if call is not None:
-                request = bytes.fromhex(row.subject.rsplit(".", 1)[1])
-                letters.append(DeadLetter(request=request, reason=row.headers.get(_REASON_HEADER, ""), call=call))
-        return letters
+        return await self._dead.all()
 
     async def close(self) -> None:
         """Give back what was fetched and not yielded, and disconnect."""
@@ -197,17 +214,21 @@ class NatsBroker:
 
     async def bury(self, message: Msg, call: gateway_pb2.JobCall, request: bytes, reason: str) -> None:
         """Keep a job among the dead letters, tell who follows its answer, then take it off the queue."""
-        group = bytes.fromhex(message.subject.split(".")[2])
-        await self._connection.publish(
-            subjects.dead(group, request),
-            call.SerializeToString(),
-            name=f"dead.{request.hex()}",
-            headers={_REASON_HEADER: " ".join(reason.split())[:500]},
+        group, priority = message.subject.split(".")[2:]
+        place = message.metadata.sequence.stream
+        letter = DeadLetter(
+            group=bytes.fromhex(group),
+            priority=int(priority),
+            request=request,
+            deliveries=handed_out(message),
+            reason=reason,
+            call=call,
         )
+        await self._dead.keep(letter, of=place)
         gateway = call.quote.message.gateway
         if len(gateway) == 20:
-            await self.publish_result(gateway, request, subjects.NOBODY, given_up(request, reason), key="dead")
-        await self._connection.settle("take a job off", message.ack_sync)
+            await self.publish_result(gateway, request, subjects.NOBODY, given_up(request, reason), key=f"dead.{place}")
+        await self._connection.insist("take a job off", message.ack_sync)
 
     async def _ensure_group(self, group: bytes) -> None:
         for priority in PRIORITIES:
@@ -218,12 +239,14 @@ class NatsBroker:
                 ack_wait_s=self._ack_wait_s,
             )
 
-    async def _pull_any(self, group: bytes) -> _NatsDelivery | None:
-        for priority in PRIORITIES:
+    async def _pull_any(self, group: bytes, turns: Turns) -> _NatsDelivery | None:
+        for priority in turns.order():
             while (message := await self._pull(subjects.consumer(group, priority))) is not None:
                 delivery = await self._open(message)
                 if delivery is not None:
+                    turns.served(priority)
                     return delivery
+        turns.idle()
         return None
 
     async def _pull(self, consumer: str) -> Msg | None:
@@ -246,15 +269,14 @@ class NatsBroker:
     async def _open(self, message: Msg) -> _NatsDelivery | None:
         try:
             call = gateway_pb2.JobCall.FromString(message.data)
-            request = bytes.fromhex((message.headers or {}).get(_REQUEST_HEADER, ""))
+            request = bytes.fromhex((message.headers or {}).get(REQUEST_HEADER, ""))
             if len(request) != 32:
                 raise ValueError("no request in the headers")
         except (DecodeError, ValueError) as error:
             _LOG.error("job dropped %s", UnreadableMessageError(message.subject, error))
             await self._connection.settle("take a job off", message.term)
             return None
-        deliveries = message.metadata.num_delivered
-        if deliveries > MAX_DELIVERIES:
+        if message.metadata.num_delivered > MAX_DELIVERIES:
             await self.bury(message, call, request, f"handed out {MAX_DELIVERIES} times without an end")
             return None
         return _NatsDelivery(
@@ -324,7 +346,7 @@ class _NatsDelivery:
         self._ack_wait_s = ack_wait_s
         self.call = call
         self.request = request
-        self.deliveries = message.metadata.num_delivered
+        self.deliveries = handed_out(message)
 
     async def extend(self) -> None:
         """Say that the job is still being worked on."""
@@ -337,7 +359,7 @@ class _NatsDelivery:
     async def ack(self) -> None:
         """End the delivery for good."""
         if not self._message.is_acked:
-            await self._connection.settle("take a job off", self._message.ack_sync)
+            await self._connection.insist("take a job off", self._message.ack_sync)
 
     async def nak(self, *, delay_s: float = 0.0) -> None:
         """Give the job back to the group."""
@@ -348,6 +370,20 @@ class _NatsDelivery:
         """Put the job among the dead letters and end the delivery."""
         if not self._message.is_acked:
             await self._broker.bury(self._message, self.call, self.request, reason)
+
+
+async def ensure_streams(connection: Connection) -> None:
+    """Make every stream and bucket, or bring it to its plan; raise `BrokerDownError`."""
+    for plan in subjects.STREAMS:
+        await connection.ensure_stream(plan)
+    await connection.ensure_bucket(subjects.OFFERS_BUCKET, life_s=OFFER_LIFE_S, kept=1)
+    await connection.ensure_bucket(subjects.PROMPTS_BUCKET, life_s=PROMPT_LIFE_S, kept=PROMPTS_KEPT)
+    await ensure_shared(connection)
+
+
+def handed_out(message: Msg) -> int:
+    """Return how often a job was handed out, before it was queued again too."""
+    return message.metadata.num_delivered + count_of(message.headers or {}, BEFORE_HEADER, most=100_000)
 
 
 async def _sleep(wake: asyncio.Event) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import heapq
 import itertools
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -28,8 +28,10 @@ from plait_node.broker.face import (
     Result,
     given_up,
 )
+from plait_node.broker.leases import MemoryShared, Shared
 from plait_node.broker.pulse import pulse
 from plait_node.broker.subjects import NOBODY
+from plait_node.broker.turns import Turns
 
 
 @dataclass(slots=True, kw_only=True)
@@ -63,8 +65,9 @@ class MemoryBroker:
         self._logs: dict[_Subject, list[_Row]] = {}
         self._named: set[str] = set()
         self._dead: list[DeadLetter] = []
-        self._offers: dict[tuple[bytes, bytes], tuple[float, bytes]] = {}
+        self._offers: dict[tuple[bytes, bytes, bytes], tuple[float, bytes]] = {}
         self._prompts: dict[bytes, list[tuple[float, int, bytes]]] = {}
+        self.shared: Shared = MemoryShared(clock, lambda: self._queue.closed)
 
     async def publish_job(self, group: bytes, priority: int, call: gateway_pb2.JobCall, *, request: bytes) -> bool:
         """Hand a job to a group; return False when this request was published before."""
@@ -78,7 +81,7 @@ class MemoryBroker:
         return True
 
     async def jobs(self, group: bytes) -> AsyncIterator[Delivery]:
-        """Yield jobs for a worker of this group, urgent ones first."""
+        """Yield jobs for a worker of this group in `Turns`' order."""
         while True:
             entry = await self._queue.take(group)
             if entry.deliveries > MAX_DELIVERIES:
@@ -89,6 +92,10 @@ class MemoryBroker:
     async def backlog(self, group: bytes) -> int:
         """Count the jobs of a group that are waiting or running."""
         return self._queue.count(group)
+
+    async def turnover(self, group: bytes) -> int:
+        """Count the deliveries of a group's jobs that ended, ever."""
+        return self._queue.ended.get(group, 0)
 
     async def publish_result(
         self, gateway: bytes, request: bytes, worker: bytes, event: gateway_pb2.ResultEvent, *, key: str
@@ -126,13 +133,13 @@ class MemoryBroker:
         async for sequence, _, payload in self._follow(("ack", gateway, request), after):
             yield Acknowledged(sequence=sequence, ack=signed_pb2.Acknowledgement.FromString(payload))
 
-    async def offer(self, worker: bytes, model: bytes, offer: gateway_pb2.WorkerOffer) -> None:
-        """Put what this worker offers for a model."""
-        self._offers[model, worker] = (self._clock() + OFFER_LIFE_S, self._payload(offer))
+    async def offer(self, worker: bytes, model: bytes, offer: gateway_pb2.WorkerOffer, *, group: bytes) -> None:
+        """Put what this worker offers for a model in a group."""
+        self._offers[model, worker, group] = (self._clock() + OFFER_LIFE_S, self._payload(offer))
 
-    async def withdraw_offer(self, worker: bytes, model: bytes) -> None:
-        """Take this worker's offer for a model back."""
-        self._offers.pop((model, worker), None)
+    async def withdraw_offer(self, worker: bytes, model: bytes, *, group: bytes) -> None:
+        """Take this worker's offer for a model in a group back."""
+        self._offers.pop((model, worker, group), None)
 
     async def offers(self) -> list[gateway_pb2.WorkerOffer]:
         """Return every live offer."""
@@ -171,7 +178,15 @@ class MemoryBroker:
         if not self._queue.holds(entry, holder):
             return
         call = gateway_pb2.JobCall.FromString(entry.payload)
-        self._dead.append(DeadLetter(request=entry.request, reason=reason, call=call))
+        letter = DeadLetter(
+            group=entry.group,
+            priority=entry.priority,
+            request=entry.request,
+            deliveries=entry.deliveries,
+            reason=reason,
+            call=call,
+        )
+        self._dead.append(letter)
         self._queue.end(entry, holder)
         event = given_up(entry.request, reason)
         await self.publish_result(call.quote.message.gateway, entry.request, NOBODY, event, key="dead")
@@ -213,6 +228,30 @@ class MemoryBroker:
         return bool(rows) and rows[-1][0] > after
 
 
+class _Line:
+    """The waiting jobs of one group: oldest first within a priority, the priorities in `Turns`' order."""
+
+    def __init__(self) -> None:
+        self._turns = Turns()
+        self._waiting: dict[int, deque[_Entry]] = {priority: deque() for priority in PRIORITIES}
+
+    def add(self, entry: _Entry) -> None:
+        """Let a job wait; one that comes back goes before those published after it."""
+        waiting = self._waiting[entry.priority]
+        place = next((at for at, other in enumerate(waiting) if other.number > entry.number), len(waiting))
+        waiting.insert(place, entry)
+
+    def any(self) -> bool:
+        """Tell whether a job waits."""
+        return any(self._waiting.values())
+
+    def next(self) -> _Entry:
+        """Take the job whose turn it is; there must be one."""
+        priority = next(each for each in self._turns.order() if self._waiting[each])
+        self._turns.served(priority)
+        return self._waiting[priority].popleft()
+
+
 class _JobQueue:
     """The jobs of every group, waiting or in the hands of a worker."""
 
@@ -220,21 +259,22 @@ class _JobQueue:
         self.ack_wait_s = ack_wait_s
         self.changed = asyncio.Condition()
         self.closed = False
-        self._waiting: dict[bytes, list[tuple[int, int, _Entry]]] = {}
+        self._waiting: dict[bytes, _Line] = {}
         self._live: dict[bytes, _Entry] = {}
+        self.ended: dict[bytes, int] = {}
 
     async def put(self, entry: _Entry) -> None:
         """Let the group have this job."""
         self._live[entry.request] = entry
-        heapq.heappush(self._waiting.setdefault(entry.group, []), (entry.priority, entry.number, entry))
+        self._waiting.setdefault(entry.group, _Line()).add(entry)
         async with self.changed:
             self.changed.notify_all()
 
     async def take(self, group: bytes) -> _Entry:
         """Wait for a job of this group and lend it out."""
-        waiting = self._waiting.setdefault(group, [])
-        await self.wait(lambda: bool(waiting))
-        _, _, entry = heapq.heappop(waiting)
+        waiting = self._waiting.setdefault(group, _Line())
+        await self.wait(waiting.any)
+        entry = waiting.next()
         entry.deliveries += 1
         entry.holder += 1
         self._lend(entry)
@@ -257,14 +297,13 @@ class _JobQueue:
         """Forget the job."""
         if self.holds(entry, holder):
             del self._live[entry.request]
-            _stop(entry)
+            self._lose(entry)
 
     async def give_back(self, entry: _Entry, holder: int, delay_s: float) -> None:
         """Let somebody else have the job, at once or later."""
         if not self.holds(entry, holder):
             return
-        entry.holder += 1
-        _stop(entry)
+        self._lose(entry)
         if delay_s <= 0:
             await self.put(entry)
         else:
@@ -290,9 +329,15 @@ class _JobQueue:
         loop = asyncio.get_running_loop()
         entry.lease = loop.call_later(self.ack_wait_s, self._expire, entry, entry.holder)
 
+    def _lose(self, entry: _Entry) -> None:
+        """End a delivery: whoever holds it holds nothing any more."""
+        entry.holder += 1
+        self.ended[entry.group] = self.ended.get(entry.group, 0) + 1
+        _stop(entry)
+
     def _expire(self, entry: _Entry, holder: int) -> None:
         if not self.closed and self.holds(entry, holder):
-            entry.holder += 1
+            self._lose(entry)
             entry.requeue = asyncio.get_running_loop().create_task(self.put(entry))
 
 

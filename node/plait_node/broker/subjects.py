@@ -13,6 +13,8 @@ OFFERS_BUCKET = "plait-workers"
 OFFERS_STREAM = f"KV_{OFFERS_BUCKET}"
 PROMPTS_BUCKET = "plait-prompts"
 PROMPTS_STREAM = f"KV_{PROMPTS_BUCKET}"
+LEASES_BUCKET = "plait-leases"
+LEASES_STREAM = f"KV_{LEASES_BUCKET}"
 # The owner that a result names when the broker's edge itself reports a job that nobody could take.
 NOBODY = bytes(20)
 
@@ -34,7 +36,11 @@ RESULTS = StreamPlan(name="PLAIT_RESULTS", pattern="plait.result.*.*.*", life_s=
 PAYS = StreamPlan(name="PLAIT_PAYS", pattern="plait.pay.*.*", life_s=_ANSWER_LIFE_S, repeat_s=_HOUR)
 ACKS = StreamPlan(name="PLAIT_ACKS", pattern="plait.ack.*.*", life_s=_ANSWER_LIFE_S, repeat_s=600.0)
 DEAD = StreamPlan(name="PLAIT_DEAD", pattern="plait.dead.*.*", life_s=_DEAD_LIFE_S, repeat_s=_HOUR, wake=False)
-STREAMS = (JOBS, RESULTS, PAYS, ACKS, DEAD)
+# Money: kept for good (0), as the journals are that are made of it.
+BOOKS = StreamPlan(name="PLAIT_BOOKS", pattern="plait.book.*.*", life_s=0.0, repeat_s=600.0, wake=False)
+TAKEN = StreamPlan(name="PLAIT_TAKEN", pattern="plait.taken.*.*", life_s=_ANSWER_LIFE_S, repeat_s=_HOUR, wake=False)
+STREAMS = (JOBS, RESULTS, PAYS, ACKS, DEAD, BOOKS, TAKEN)
+ALL_STREAMS = (*(plan.name for plan in STREAMS), OFFERS_STREAM, PROMPTS_STREAM, LEASES_STREAM)
 
 
 def job(group: bytes, priority: int) -> str:
@@ -77,14 +83,34 @@ def dead(group: bytes, request: bytes) -> str:
     return f"plait.dead.{_hex(group, 8)}.{_hex(request, 32)}"
 
 
+def book(gateway: bytes, channel: bytes) -> str:
+    """Name the log of a channel that pays an owner's gateways."""
+    return f"plait.book.{_hex(gateway, 20)}.{_hex(channel, 32)}"
+
+
+def books(gateway: bytes) -> str:
+    """Match the logs of an owner's channels."""
+    return f"plait.book.{_hex(gateway, 20)}.*"
+
+
+def taken(gateway: bytes, request: bytes) -> str:
+    """Name where an owner's gateways keep a job that one of them took."""
+    return f"plait.taken.{_hex(gateway, 20)}.{_hex(request, 32)}"
+
+
+def lease_key(gateway: bytes, holder: str) -> str:
+    """Name the lease of one of an owner's gateways in the bucket."""
+    return f"{_hex(gateway, 20)}.{holder}"
+
+
 def wake(subject: str) -> str:
     """Name where the server repeats the headers of what it stored, so that readers wake without polling."""
     return subject.replace("plait.", "plait.wake.", 1)
 
 
-def offer_key(worker: bytes, model: bytes) -> str:
-    """Name a worker's offer for a model in the bucket."""
-    return f"{_hex(model, 32)}.{_hex(worker, 20)}"
+def offer_key(worker: bytes, model: bytes, group: bytes) -> str:
+    """Name a worker's offer for a model in the bucket: an owner may have workers of a model in several groups."""
+    return f"{_hex(model, 32)}.{_hex(worker, 20)}.{_hex(group, 8)}"
 
 
 def prompt_key(request: bytes) -> str:

@@ -34,24 +34,24 @@ from plait_node.gateway.limits import (
     PROMPT_BODY_BYTES,
     PROMPTS_BURST,
     PROMPTS_PER_S,
-    AddressLimiter,
+    CallLimiter,
+    retry_after_s,
 )
+from plait_node.gateway.offers import Needs
+from plait_node.gateway.openapi import PROTOBUF, with_document
 from plait_node.gateway.service import Gateway
 
 _LOG = logging.getLogger(__name__)
-_PROTOBUF = "application/x-protobuf"
 _MOST_INDEX = 1 << 32
 _GRACE_S = 1
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-def make_app(
-    gateway: Gateway, *, limiter: AddressLimiter | None = None, prompts: AddressLimiter | None = None
-) -> Starlette:
+def make_app(gateway: Gateway, *, limiter: CallLimiter | None = None, prompts: CallLimiter | None = None) -> Starlette:
     """Return the ASGI application of a gateway that runs; `prompts` limits deliveries of prompts besides."""
-    face = _Face(gateway, limiter or AddressLimiter(gateway.clock))
-    prompts = prompts or AddressLimiter(gateway.clock, per_s=PROMPTS_PER_S, burst=PROMPTS_BURST)
+    face = _Face(gateway, limiter or CallLimiter(gateway.clock))
+    prompts = prompts or CallLimiter(gateway.clock, per_s=PROMPTS_PER_S, burst=PROMPTS_BURST)
     post, get = ["POST"], ["GET"]
     routes = [
         Route("/v1/quotes", face.unsigned(face.quotes), methods=post),
@@ -68,7 +68,7 @@ def make_app(
         Route("/health", face.health, methods=get),
         Route("/metrics", face.metrics, methods=get),
     ]
-    return Starlette(routes=routes, exception_handlers={HTTPException: face.not_found})
+    return Starlette(routes=with_document(routes), exception_handlers={HTTPException: face.not_found})
 
 
 async def serve(gateway: Gateway, *, host: str, port: int, ready: Callable[[int], None] = lambda _: None) -> None:
@@ -117,11 +117,11 @@ class _Server(uvicorn.Server):
 class _Face:
     """One method per route; `signed` and `unsigned` wrap them with limits and errors."""
 
-    def __init__(self, gateway: Gateway, limiter: AddressLimiter) -> None:
+    def __init__(self, gateway: Gateway, limiter: CallLimiter) -> None:
         self._gateway = gateway
         self._limiter = limiter
 
-    def unsigned(self, endpoint: Endpoint, *limiters: AddressLimiter) -> Endpoint:
+    def unsigned(self, endpoint: Endpoint, *limiters: CallLimiter) -> Endpoint:
         """Limit calls by address."""
 
         async def call(request: Request) -> Response:
@@ -146,8 +146,11 @@ class _Face:
         return self._answered(call)
 
     async def quotes(self, request: Request) -> Response:
-        """POST /v1/quotes."""
-        return _proto(await self._gateway.quote(await _body(request)))
+        """POST /v1/quotes?input=N&output=N, both optional; a header says how many jobs its group takes."""
+        needs = Needs(input_tokens=_asked(request, "input"), output_tokens=_asked(request, "output"))
+        reply = await self._gateway.quote(await _body(request), needs)
+        limit = self._gateway.offers.queue_limit(reply.quote.message.group)
+        return _proto(reply, {"Plait-Queue-Limit": str(limit)})
 
     async def jobs(self, request: Request) -> Response:
         """POST /v1/jobs."""
@@ -165,7 +168,7 @@ class _Face:
 
     async def channel_state(self, request: Request) -> Response:
         """POST /v1/channels/state."""
-        return _proto(self._gateway.channel_state(await _body(request)))
+        return _proto(await self._gateway.channel_state(await _body(request)))
 
     async def cancel(self, request: Request) -> Response:
         """POST /v1/jobs/{request}/cancel."""
@@ -196,7 +199,7 @@ class _Face:
     async def receipts(self, request: Request) -> Response:
         """GET /v1/receipts/{channel}/{index}."""
         index = _number(request.path_params["index"], "the index is a whole number, counted from 0")
-        return _proto(self._gateway.receipts(hash32(request.path_params["channel"]), index))
+        return _proto(await self._gateway.receipts(hash32(request.path_params["channel"]), index))
 
     async def health(self, _: Request) -> Response:
         """GET /health."""
@@ -240,6 +243,11 @@ def _number(text: str, otherwise: str) -> int:
     return int(text)
 
 
+def _asked(request: Request, name: str) -> int:
+    """Read a number of tokens from the query, 0 for none."""
+    return _number(request.query_params.get(name, "0"), f"{name} is a whole number of tokens")
+
+
 async def _body(request: Request, most: int = BODY_BYTES) -> bytes:
     """Read a body of bounded size."""
     text = request.headers.get("content-length", "0")
@@ -268,14 +276,15 @@ async def _sse(events: AsyncGenerator[Event | None]) -> AsyncIterator[bytes]:
                 yield b"id: %d\nevent: %s\ndata: %s\n\n" % (event.sequence, event.kind.encode(), data)
 
 
-def _proto(message: Message) -> Response:
-    return Response(message.SerializeToString(), media_type=_PROTOBUF)
+def _proto(message: Message, headers: dict[str, str] | None = None) -> Response:
+    return Response(message.SerializeToString(), media_type=PROTOBUF, headers=headers)
 
 
 def _fault(error: PlaitError, status: int) -> Response:
-    headers = {"Retry-After": "1"} if error.retry else None
+    wait = retry_after_s(error)
+    headers = {"Retry-After": str(wait)} if wait else None
     body = codec.fault_to_pb(error.fault()).SerializeToString()
-    return Response(body, status_code=status, media_type=_PROTOBUF, headers=headers)
+    return Response(body, status_code=status, media_type=PROTOBUF, headers=headers)
 
 
 def _address(request: Request) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from plait.protocol import codec
 from plait.protocol.checks import CLOCK_TOLERANCE_S, PREKEY_LIFE_S, check_fresh_signer
 from plait.protocol.errors import (
-    BusyError,
+    BadRequestError,
     NoRouteError,
     PlaitError,
     ProtocolError,
@@ -18,13 +19,17 @@ from plait.protocol.errors import (
     VerificationError,
 )
 from plait.protocol.ids import Address, Group, Hash, group_id, keccak, to_hex
-from plait.protocol.messages import MAX_PROFILES, MAX_WORKERS, Prekey, Quote, Record, Terms, Worker
+from plait.protocol.manifest import Manifest
+from plait.protocol.messages import MAX_PROFILES, MAX_WORKERS, Prekey, Quote, Record, Request, Terms, Worker
 from plait.protocol.money import MILLION
 from plait.protocol.pb import gateway_pb2
 from plait.protocol.typed import Signed
 from plait_node.broker import BrokerError
+from plait_node.chain_tiers import ChainTiers
 from plait_node.gateway.errors import BrokerAwayError
 from plait_node.gateway.faces import Outside
+from plait_node.gateway.limits import JOBS_BURST, JOBS_PER_S, CallLimiter
+from plait_node.gateway.queues import GroupQueues, limit_of
 from plait_node.gateway.shelf import ModelShelf
 
 _LOG = logging.getLogger(__name__)
@@ -34,8 +39,6 @@ _FRESH_S = 1.0
 _QUOTE_LIFE_S = 300
 _OFFER_LIFE_S = 60
 _MOST_ROOM = 1_000
-# Jobs that may wait for each one that the group takes at once.
-_WAITING_A_ROOM = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,10 +50,22 @@ class Offer:
     group: Group
     prekey: Signed[Prekey]
     terms: tuple[Terms, ...]
+    tier: int
     max_input: int
     max_output: int
     share: int
     room: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Needs:
+    """What a payer is about to ask for, in tokens; 0 for what it did not say."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+
+_ANY_NEEDS = Needs()
 
 
 class OfferBook:
@@ -60,6 +75,11 @@ class OfferBook:
         self._shelf = shelf
         self._broker, self._directory, self._clock = outside.broker, outside.directory, outside.clock
         self._domain, self._me, self._key = outside.domain, outside.me, outside.key
+        self._queues = GroupQueues(outside.broker, outside.clock)
+        self._payers = CallLimiter(outside.clock, per_s=JOBS_PER_S, burst=JOBS_BURST)
+        self._tiers = ChainTiers(outside.chain, clock=outside.clock)
+        # Until when a worker that changed its class still takes the jobs of the group it left.
+        self._left: dict[tuple[Hash, Group], float] = {}
         self._offers: tuple[Offer, ...] = ()
         self._read_at = float("-inf")
 
@@ -72,12 +92,17 @@ class OfferBook:
             except BrokerError as error:
                 raise BrokerAwayError(f"the gateway cannot reach its workers now ({error}); try again") from error
             checked = [await self._check(offer, now) for offer in received]
-            self._offers = tuple(offer for offer in checked if offer is not None)
+            before, self._offers = self._offers, tuple(offer for offer in checked if offer is not None)
+            self._note_moves(before, now)
             self._read_at = now
         return self._offers
 
-    async def quote(self, model: Hash) -> tuple[Signed[Quote], list[Signed[Prekey]]]:
-        """Return a signed quote over the best group for a model; raise `UnknownModelError` or `NoRouteError`."""
+    async def quote(self, model: Hash, needs: Needs = _ANY_NEEDS) -> tuple[Signed[Quote], list[Signed[Prekey]]]:
+        """Return a signed quote over the best group for a model; raise `UnknownModelError` or `NoRouteError`.
+
+        The best: one that can hold the job, then the cheapest, then one without a queue, then the one whose room is
+        the closest fit, so that long rooms stay free for long jobs, then the highest tier.
+        """
         offers = [offer for offer in await self.live() if offer.model == model]
         if not offers:
             raise await self._unknown(model)
@@ -87,23 +112,70 @@ class OfferBook:
         made = [quote for group in sorted(groups) if (quote := self._quote(model, group, groups[group]))]
         if not made:
             raise NoRouteError("the workers of this model agree on no terms now; try again in a minute")
-        quote = min(made, key=lambda quote: (sum(each.output_price for each in quote.terms), -len(quote.workers)))
+        places = [await self._place_of(quote, groups[quote.group], needs) for quote in made]
+        quote = made[min(range(len(made)), key=lambda at: places[at])]
         prekeys = {offer.prekey.struct_hash(): offer.prekey for offer in offers}
         return self._key.signed(self._domain, quote), [prekeys[worker.prekey] for worker in quote.workers]
 
-    async def ensure_capacity(self, quote: Quote) -> None:
-        """Raise `NoRouteError` when no quoted worker is live, `BusyError` when too many jobs wait for them."""
+    @asynccontextmanager
+    async def place(self, quote: Quote, request: Request) -> AsyncGenerator[None]:
+        """Hold a place in the quoted group's queue while a payer's job is published.
+
+        Raise `BadRequestError`, `TooManyCallsError`, `NoRouteError` when no quoted worker is live that can hold the
+        job, or `BusyError` when the queue is full.
+        """
+        manifest = self._shelf.manifest(quote.model)
+        if manifest is not None and request.input_tokens + request.max_tokens > manifest.context:
+            raise BadRequestError(
+                f"prompt and answer may have {manifest.context} tokens together, the context of {manifest.name}; "
+                "shorten the prompt or lower max_tokens"
+            )
+        name = f"payer {to_hex(request.payer)}"
+        self._payers.check(name)
+        self._payers.charge(name)
         quoted = {worker.node for worker in quote.workers}
-        live = [offer for offer in await self.live() if offer.group == quote.group and offer.worker in quoted]
+        live = [offer for offer in await self.live() if offer.worker in quoted and self._takes(offer, quote.group)]
         if not live:
             raise NoRouteError("no worker of the quoted group is live now; ask for a new quote")
-        room = sum(offer.room for offer in live)
-        try:
-            backlog = await self._broker.backlog(quote.group)
-        except BrokerError as error:
-            raise BrokerAwayError(f"the gateway cannot reach its workers now ({error}); try again") from error
-        if backlog >= room * (1 + _WAITING_A_ROOM):
-            raise BusyError(f"{backlog} jobs wait for this group already; try again in a moment")
+        # Any worker of the group may be the one that takes it.
+        if not all(_holds(offer, request.input_tokens, request.max_tokens) for offer in live):
+            raise NoRouteError("the quoted group has lost the room for this job meanwhile; ask for a new quote")
+        async with self._queues.place(quote.group, sum(offer.room for offer in live)):
+            yield
+
+    def _note_moves(self, before: Sequence[Offer], now: float) -> None:
+        """Remember which group a worker left for another class; one whose tier fell takes no job of it any more."""
+        current = {_name_of(offer): offer for offer in self._offers}
+        offered = {(_name_of(offer), offer.group) for offer in self._offers}
+        self._left = {key: until for key, until in self._left.items() if until > now and key[0] in current}
+        for old in before:
+            name = _name_of(old)
+            new = current.get(name)
+            if new is None or (name, old.group) in offered:
+                continue
+            if new.tier < old.tier:
+                self._left = {key: until for key, until in self._left.items() if key[0] != name}
+            else:
+                self._left[name, old.group] = now + _QUOTE_LIFE_S
+
+    def _takes(self, offer: Offer, group: Group) -> bool:
+        return offer.group == group or self._left.get((_name_of(offer), group), 0.0) > self._clock()
+
+    async def _place_of(self, quote: Quote, offers: Sequence[Offer], needs: Needs) -> tuple[float, ...]:
+        """Return a quote's place among the others, the lowest first."""
+        room = sum(offer.room for offer in offers)
+        return (
+            not _holds(quote, needs.input_tokens, needs.output_tokens),
+            sum(each.output_price for each in quote.terms),
+            await self._queues.crowd(quote.group, room),
+            quote.max_input + quote.max_output,
+            -min(offer.tier for offer in offers),
+            -len(quote.workers),
+        )
+
+    def queue_limit(self, group: bytes) -> int:
+        """Return how many jobs of a group may wait or run, 0 for one whose workers are gone."""
+        return limit_of(sum(offer.room for offer in self._offers if offer.group == group))
 
     async def listing(self) -> gateway_pb2.ModelListing:
         """Return the models that live workers offer."""
@@ -176,13 +248,25 @@ class OfferBook:
         if not now < record.expires <= now + _OFFER_LIFE_S + CLOCK_TOLERANCE_S:
             raise VerificationError("offer", "it has expired or lasts too long; check the worker's clock")
         # A worker of another operator would have to be paid over a channel of its own.
-        if record.node != self._me or body.version != _VERSION or self._shelf.manifest(record.topic) is None:
+        manifest = self._shelf.manifest(record.topic)
+        if record.node != self._me or body.version != _VERSION or manifest is None:
             return None
+        if body.tier and body.tier > await self._tiers.tier(record.node):
+            raise VerificationError("offer", f"it claims tier {body.tier}, which its owner does not have on chain")
         prekey = codec.signed_from_pb(body.prekey, Prekey)
         _check_prekey(prekey.message, record.node, now)
         for each in (signed, prekey):
             await check_fresh_signer(self._domain, self._directory, each, owner=record.node, now=now, check="offer")
-        return _offer(record, body, prekey)
+        return _offer(record, body, prekey, manifest)
+
+
+def _name_of(offer: Offer) -> Hash:
+    """Tell workers of one owner apart: each has prekeys of its own."""
+    return offer.prekey.struct_hash()
+
+
+def _holds(offered: Offer | Quote, input_tokens: int, output_tokens: int) -> bool:
+    return input_tokens <= offered.max_input and output_tokens <= offered.max_output
 
 
 def _check_prekey(prekey: Prekey, node: Address, now: float) -> None:
@@ -192,10 +276,13 @@ def _check_prekey(prekey: Prekey, node: Address, now: float) -> None:
         raise VerificationError("prekey", "a prekey lives at most a day")
 
 
-def _offer(record: Record, body: gateway_pb2.OfferBody, prekey: Signed[Prekey]) -> Offer:
+def _offer(record: Record, body: gateway_pb2.OfferBody, prekey: Signed[Prekey], manifest: Manifest) -> Offer:
+    """Read an offer; what it promises beyond the model's context nobody can hold."""
     terms = tuple(codec.from_pb(each, Terms) for each in body.terms[: MAX_PROFILES + 1])
     if not 1 <= len(terms) <= MAX_PROFILES or len({each.profile for each in terms}) != len(terms):
         raise VerificationError("offer", "it names no profile, too many, or one twice")
+    if any(manifest.profile(each.profile) is None for each in terms):
+        raise VerificationError("offer", "it names a profile that the model's manifest does not have")
     if not body.max_input or not body.max_output or body.share > MILLION or not 1 <= body.room <= _MOST_ROOM:
         raise VerificationError("offer", "its limits, share or room are out of range")
     if len(body.hardware) > 64 or not body.hardware.isprintable():
@@ -206,8 +293,9 @@ def _offer(record: Record, body: gateway_pb2.OfferBody, prekey: Signed[Prekey]) 
         group=group_id(record.topic, body.hardware, body.tier, body.cohort),
         prekey=prekey,
         terms=terms,
-        max_input=body.max_input,
-        max_output=body.max_output,
+        tier=body.tier,
+        max_input=min(body.max_input, manifest.context - 1),
+        max_output=min(body.max_output, manifest.context - 1),
         share=body.share,
         room=body.room,
     )

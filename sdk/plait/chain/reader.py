@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Self, cast
 
@@ -212,6 +212,11 @@ class ChainReader:
     async def tier(self, owner: Address) -> int:
         """Return a node's tier, 0 to 15."""
         return (await self.view("Reputation", "tierOf", owner))[0]
+
+    async def tiers(self, owners: Iterable[Address], /) -> dict[Address, int]:
+        """Return the tiers of nodes, 0 to 15, all at one block."""
+        where = (await self.block()).number
+        return {owner: (await self.view("Reputation", "tierOf", owner, where=where))[0] for owner in owners}
 
     async def token_balance(self, account: Address) -> int:
         """Return an account's tokens, in base units."""

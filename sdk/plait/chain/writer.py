@@ -55,13 +55,15 @@ class ChainWriter:
         """Return the account that sends and pays."""
         return self.key.address
 
-    async def open_channel(self, payee: Address, signer: Address, amount: int) -> TxResult:
+    async def open_channel(
+        self, payee: Address, signer: Address, amount: int, *, journal: JournalTransaction | None = None
+    ) -> TxResult:
         """Open a channel from the account with `amount` base units.
 
-        One transaction where the token has permits (ERC-2612) or an allowance suffices, else an approval and another.
-        Raise `ChannelsError` when the channel cannot be opened.
+        One transaction where the token has permits (ERC-2612) or an allowance suffices, else an approval and another;
+        `journal` gets the one that moves the money. Raise `ChannelsError` when the channel cannot be opened.
         """
-        return await self._deposit("open", payee, signer, amount)
+        return await self._deposit("open", payee, signer, amount, journal)
 
     async def open_channel_for(self, authorization: Authorization) -> TxResult:
         """Open a payer's channel with the EIP-3009 authorization it signed; the account pays the gas, nothing else.
@@ -71,9 +73,11 @@ class ChainWriter:
         """
         return await self._carry("openWithAuthorization", authorization)
 
-    async def top_up(self, payee: Address, signer: Address, amount: int) -> TxResult:
+    async def top_up(
+        self, payee: Address, signer: Address, amount: int, *, journal: JournalTransaction | None = None
+    ) -> TxResult:
         """Add `amount` base units to one of the account's channels, in as many transactions as `open_channel`."""
-        return await self._deposit("topUp", payee, signer, amount)
+        return await self._deposit("topUp", payee, signer, amount, journal)
 
     async def top_up_for(self, authorization: Authorization) -> TxResult:
         """Add to a payer's channel with the EIP-3009 authorization it signed; raise what `open_channel_for` raises."""
@@ -226,16 +230,20 @@ class ChainWriter:
         parties = signed.payer, signed.payee, signed.signer
         return await self.send("Channels", function, *parties, signed.amount, signed.encodable())
 
-    async def _deposit(self, function: str, payee: Address, signer: Address, amount: int) -> TxResult:
+    async def _deposit(
+        self, function: str, payee: Address, signer: Address, amount: int, journal: JournalTransaction | None
+    ) -> TxResult:
         async with self._spending:  # a permit replaces the allowance, and its nonce serves once
             channels = self._deployment.address("Channels")
             if await self.reader.allowance(self.account, channels) < amount:
-                if permitted := await self._with_permit(function, payee, signer, amount):
+                if permitted := await self._with_permit(function, payee, signer, amount, journal):
                     return permitted
                 await self.send("Token", "approve", channels, amount)
-            return await self.send("Channels", function, payee, signer, amount)
+            return await self.send("Channels", function, payee, signer, amount, journal=journal)
 
-    async def _with_permit(self, function: str, payee: Address, signer: Address, amount: int) -> TxResult | None:
+    async def _with_permit(
+        self, function: str, payee: Address, signer: Address, amount: int, journal: JournalTransaction | None
+    ) -> TxResult | None:
         """Deposit with a permit; None, and nothing was sent, when an approval may do what the permit did not."""
         separator, nonce = await self.reader.token_separator(), await self.reader.permit_nonce(self.account)
         if separator is None or nonce is None:
@@ -249,9 +257,15 @@ class ChainWriter:
             deadline=(await self.reader.block()).timestamp + PERMIT_LIFE_S,
         )
         sent: list[Transaction] = []
+
+        def signed(tx: Transaction) -> None:
+            sent.append(tx)
+            if journal:
+                journal(tx)
+
         arguments = (payee, signer, amount, permit.encodable())
         try:
-            return await self.send("Channels", f"{function}WithPermit", *arguments, journal=sent.append)
+            return await self.send("Channels", f"{function}WithPermit", *arguments, journal=signed)
         except ContractError as error:
             if sent or isinstance(error, ChannelsError) or await self.reader.token_balance(self.account) < amount:
                 raise

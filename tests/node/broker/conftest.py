@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from tests.node.broker.cluster import Cluster
 
 from plait_node.broker import Broker, LocalServer, MemoryBroker, NatsBroker
 
@@ -37,3 +38,13 @@ async def broker(request: pytest.FixtureRequest, server_url: str) -> AsyncIterat
         opened = await NatsBroker.connect(server_url, ack_wait_s=0.6)
     yield opened
     await opened.close()
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    made = Cluster(folder=tmp_path_factory.mktemp("cluster"))
+    try:
+        made.start()
+        yield made
+    finally:
+        made.stop()

@@ -158,6 +158,21 @@ async def test_job_given_back_with_delay_waits(broker: Broker, group: bytes, req
         await second.ack()
 
 
+async def test_deliveries_that_ended_are_counted_however_they_ended(broker: Broker, group: bytes) -> None:
+    assert await broker.turnover(group) == 0
+    for priority in (0, 2):
+        await broker.publish_job(group, priority, call_of(), request=secrets.token_bytes(32))
+    async with aclosing(broker.jobs(group)) as jobs:
+        [first] = await take(jobs, 1)
+        before = await broker.turnover(group)
+        await first.nak()
+        [again] = await take(jobs, 1)
+        await again.ack()
+        [last] = await take(jobs, 1)
+        await last.ack()
+    assert (before, await broker.turnover(group)) == (0, 3)
+
+
 async def test_job_given_up_is_kept_and_its_follower_told(broker: Broker, group: bytes, request_id: bytes) -> None:
     gateway = secrets.token_bytes(20)
     await broker.publish_job(group, 1, call_of(b"bad", gateway), request=request_id)
@@ -167,6 +182,7 @@ async def test_job_given_up_is_kept_and_its_follower_told(broker: Broker, group:
     assert await broker.backlog(group) == 0
     letter = next(letter for letter in await broker.dead_letters() if letter.request == request_id)
     assert letter.call.prompt == b"bad"
+    assert (letter.group, letter.priority, letter.deliveries) == (group, 1, 1)
     assert "does not open" in letter.reason
     async with aclosing(broker.results(gateway, request_id)) as results:
         [result] = await take(results, 1)
@@ -292,17 +308,18 @@ async def test_acks_reach_their_gateway(broker: Broker, request_id: bytes) -> No
     assert taken.ack.credit == bytes(12)
 
 
-async def test_offers_put_replaced_and_withdrawn_are_listed(broker: Broker) -> None:
+async def test_offers_put_replaced_and_withdrawn_are_listed(broker: Broker, group: bytes) -> None:
     first, second, model = secrets.token_bytes(20), secrets.token_bytes(20), secrets.token_bytes(32)
     before = [offer.body for offer in await broker.offers()]
-    await broker.offer(first, model, gateway_pb2.WorkerOffer(body=b"old"))
-    await broker.offer(first, model, gateway_pb2.WorkerOffer(body=b"new"))
-    await broker.offer(second, model, gateway_pb2.WorkerOffer(body=b"other"))
+    await broker.offer(first, model, gateway_pb2.WorkerOffer(body=b"old"), group=group)
+    await broker.offer(first, model, gateway_pb2.WorkerOffer(body=b"new"), group=group)
+    await broker.offer(second, model, gateway_pb2.WorkerOffer(body=b"other"), group=group)
+    await broker.offer(first, model, gateway_pb2.WorkerOffer(body=b"elsewhere"), group=secrets.token_bytes(8))
     bodies = [offer.body for offer in await broker.offers()]
-    assert sorted(bodies) == sorted([*before, b"new", b"other"])
-    await broker.withdraw_offer(first, model)
-    await broker.withdraw_offer(second, model)
-    assert [offer.body for offer in await broker.offers()] == before
+    assert sorted(bodies) == sorted([*before, b"new", b"other", b"elsewhere"])
+    await broker.withdraw_offer(first, model, group=group)
+    await broker.withdraw_offer(second, model, group=group)
+    assert sorted(offer.body for offer in await broker.offers()) == sorted([*before, b"elsewhere"])
 
 
 async def brought(broker: Broker, request: bytes, *prompts: bytes) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,11 +13,11 @@ from types import SimpleNamespace
 import httpx
 from tests.sdk.swarm import DOMAIN, NOW, TEMPLATE, Answer, Event, KnownKey, Node, Swarm, tokenizer_json
 
-from plait.ledger import Journal, PayeeBook, PayerBook
+from plait.ledger import Journal, PayerBook, SharedBook
 from plait.protocol import codec
 from plait.protocol.codec import Payment
 from plait.protocol.errors import PlaitError
-from plait.protocol.ids import Address, Hash, keccak, to_hex
+from plait.protocol.ids import Address, Hash, group_id, keccak, to_hex
 from plait.protocol.messages import Cancel, Finish, Job, Prekey, Quote, Receipt, Record, Request, Resume
 from plait.protocol.money import job_price
 from plait.protocol.pb import gateway_pb2, signed_pb2
@@ -25,7 +25,7 @@ from plait.protocol.sealing import ContentKey, seal_capsule, seal_prompt
 from plait.protocol.typed import Key, Signed
 from plait_node.broker import Broker, MemoryBroker
 from plait_node.gateway import Gateway, make_app
-from plait_node.gateway.limits import AddressLimiter
+from plait_node.gateway.limits import CallLimiter
 from plait_node.swarm import Announcer, DhtKey, Lookup, MemoryDht
 
 PROMPT = tuple(range(40, 60))  # 20 tokens: one whole window and a short one
@@ -40,6 +40,7 @@ class PlayedChain:
     slots: dict[tuple[Address, Address], SimpleNamespace] = field(default_factory=dict)
     time: float = NOW
     down: bool = False
+    tier_of: dict[Address, int] = field(default_factory=dict)
 
     async def channel(self, payer: Address, payee: Address, signer: Address) -> SimpleNamespace:
         if self.down:
@@ -48,6 +49,11 @@ class PlayedChain:
 
     async def block(self) -> SimpleNamespace:
         return SimpleNamespace(timestamp=int(self.time))
+
+    async def tiers(self, owners: Iterable[Address]) -> dict[Address, int]:
+        if self.down:
+            raise ChainAwayError("the RPC is down")
+        return {owner: self.tier_of.get(owner, 0) for owner in owners}
 
 
 @dataclass(slots=True)
@@ -126,19 +132,21 @@ class Stand:
         return SimpleNamespace(owner=owner, dht_key=self.dht_key.public)
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[httpx.AsyncClient]:
-        """Run a gateway over this stand's journal and broker, and speak to it over ASGI."""
-        journal = Journal(self.folder / "gateway-journal.sqlite")
+    async def running(
+        self, name: str = "gateway", *, broker: Broker | None = None, url: str = ""
+    ) -> AsyncIterator[httpx.AsyncClient]:
+        """Run one of the owner's gateways, over a journal of its own and the broker, and speak to it over ASGI."""
+        journal = Journal(self.folder / f"{name}-journal.sqlite")
         self.journal = journal
-        self.book = PayeeBook(journal, DOMAIN, self.me)
+        self.book = SharedBook(journal, DOMAIN, self.me)
         lookup = Lookup(dht=self.dht, nodes=self, keys=self.swarm.directory, domain=DOMAIN, clock=self.clock)
         gateway = Gateway(
             owner=self.me,
             key=self.swarm.gateway.service,
             domain=DOMAIN,
             book=self.book,
-            store=self.folder / "gateway.sqlite",
-            broker=self.broker,
+            store=self.folder / f"{name}.sqlite",
+            broker=broker or self.broker,
             directory=self.swarm.directory,
             chain=self.chain,
             on_chain=self.on_chain,
@@ -148,12 +156,13 @@ class Stand:
             clock=self.clock,
             patience_s=self.patience_s,
         )
+        gateway.reached_at(url or f"http://{name}")
         async with gateway:
             self.gateway = gateway
-            limiter = AddressLimiter(self.clock, per_s=1.0, burst=1_000.0)
+            limiter = CallLimiter(self.clock, per_s=1.0, burst=1_000.0)
             app = make_app(gateway, limiter=limiter, prompts=limiter if self.patient else None)
             async with httpx.AsyncClient(
-                transport=httpx.ASGITransport(app=app), base_url="http://gateway", timeout=CALL_S
+                transport=httpx.ASGITransport(app=app), base_url=f"http://{name}", timeout=CALL_S
             ) as client:
                 yield client
         journal.close()
@@ -172,7 +181,8 @@ class Stand:
             "share": 1_000_000,
             "room": 2,
         }
-        body = gateway_pb2.OfferBody(**(values | changes)).SerializeToString()
+        made = gateway_pb2.OfferBody(**(values | changes))
+        body = made.SerializeToString()
         record = Record(
             kind=4, topic=model, node=self.swarm.worker.owner, sequence=1, expires=int(self.now) + 60, body=keccak(body)
         )
@@ -181,6 +191,7 @@ class Stand:
             self.swarm.worker.owner,
             model,
             gateway_pb2.WorkerOffer(record=codec.signed_to_pb(signed), body=body),
+            group=group_id(model, made.hardware, made.tier, made.cohort),
         )
 
     async def quote(self, client: httpx.AsyncClient) -> Signed[Quote]:

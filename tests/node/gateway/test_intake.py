@@ -56,7 +56,7 @@ async def test_quote_without_a_live_worker_says_so(stand: Stand) -> None:
         call = gateway_pb2.QuoteCall(model=stand.swarm.manifest.model_id)
         response = await client.post("/v1/quotes", content=call.SerializeToString())
     assert (response.status_code, fault(response).code, fault(response).retry) == (503, "no_route", True)
-    assert response.headers["retry-after"] == "1"
+    assert response.headers["retry-after"] == "5"
 
 
 @pytest.mark.parametrize(
