@@ -121,7 +121,17 @@ class LiveNetwork:
     async def start(self) -> None:
         """Start it and wait until it serves."""
         log = self.folder.parent / f"{self.folder.name}.log"
-        command = [sys.executable, "-c", _LAUNCH, "-m", "plait_node.localnet", "serve", "--folder", str(self.folder)]
+        command = [
+            sys.executable,
+            "-c",
+            _LAUNCH,
+            "-m",
+            "plait_node.localnet",
+            "serve",
+            "--folder",
+            str(self.folder),
+            "--no-restart",
+        ]
         with log.open("wb") as output:
             self._supervisor = subprocess.Popen(  # noqa: ASYNC220 -- returns at once
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -15,12 +16,13 @@ from pathlib import Path
 import pytest
 from chain_tests.live.network import CLAIMED_S, MODEL, TOKEN, UP_S, LiveNetwork, launch, talk, until
 
-from plait.chain import GATEWAY
+from plait.chain import GATEWAY, WORKER
 from plait.client.core import AsyncStream
 from plait.protocol.ids import Address, to_hex
 from plait.protocol.typed import Key
 from plait_node.home import Home
 from plait_node.localnet import free_port
+from plait_node.swarm import DhtKey
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -29,7 +31,7 @@ QUESTION, TOKENS, ACT_AT = "Tell me a long story about a river and a stone.", 10
 
 @dataclass(slots=True, kw_only=True)
 class Process:
-    """One of the operator's gateways."""
+    """One node of the operator."""
 
     home: Path
     log: Path
@@ -42,7 +44,7 @@ class Process:
 
 @dataclass(slots=True, kw_only=True)
 class Operator:
-    """An owner with two gateways that serve at once."""
+    """An owner with two gateways that serve at once, and a worker."""
 
     owner: Address
     both: list[Process]
@@ -55,45 +57,54 @@ class Operator:
 
 @pytest.fixture
 async def operator(net: LiveNetwork, tmp_path: Path) -> AsyncGenerator[Operator]:
-    keys, ports = [Key.generate(), Key.generate()], [free_port(), free_port()]
-    owner = await net.wallet(tokens=1_000 * TOKEN)
+    ports, keys = [free_port(), free_port()], [Key.generate() for _ in range(3)]
+    owner, seed = await net.wallet(tokens=1_000 * TOKEN), os.urandom(32)
     async with net.writer(owner) as writer:
         urls = " ".join(f"http://127.0.0.1:{port}" for port in ports)
-        await writer.register_node(GATEWAY, f"{urls} dht://127.0.0.1:{free_port()}")
+        endpoint = f"{urls} dht://127.0.0.1:{free_port()}"
+        await writer.register_node(GATEWAY | WORKER, endpoint, DhtKey(seed).public)
         await writer.stake(500 * TOKEN)
         for key in keys:
             await writer.add_service_key(key)
             await net.call("anvil_setBalance", to_hex(key.address), hex(10**19))
-    both = [started(net, tmp_path / name, owner.address, *of) for name, *of in zip("ab", keys, ports, strict=True)]
+        for stage in (node for name, node in net.nodes.items() if name.startswith("stage")):
+            await writer.open_channel(stage.owner, keys[2].address, 50 * TOKEN)
+    faces = [f'[gateway]\nlisten = "127.0.0.1:{port}"' for port in ports]
+    work = f"[worker]\nmodel = {json.dumps(to_hex(net.model))}\ninput_price = 2000000\noutput_price = 8000000"
+    sections = {"a": faces[0], "b": faces[1], "worker": work}
+    nodes = [
+        started(net, Home.create(tmp_path / name, service=key, dht_seed=seed), owner.address, section)
+        for (name, section), key in zip(sections.items(), keys, strict=True)
+    ]
     try:
-        for each in both:
-            await until(lambda each=each: (each.home / "ready.json").exists(), "a gateway was not up", within_s=UP_S)
-        yield Operator(owner=owner.address, both=both)
+        for each in nodes:
+            await until(lambda each=each: (each.home / "ready.json").exists(), "a node was not up", within_s=UP_S)
+        yield Operator(owner=owner.address, both=nodes[:2])
     finally:
-        for each in both:
+        for each in nodes:
             with suppress(ProcessLookupError):
                 os.kill(each.process.pid, signal.SIGCONT)
                 each.process.kill()
             each.process.wait()
 
 
-def started(net: LiveNetwork, folder: Path, owner: Address, service: Key, port: int) -> Process:
-    """Start one gateway in a folder of its own."""
-    home, text = Home.create(folder, service=service), json.dumps
+def started(net: LiveNetwork, home: Home, owner: Address, section: str) -> Process:
+    """Start one node in its folder."""
+    text = json.dumps
     lines = [
         'home = "."',
         f"rpc = {text(net.rpc)}",
         f"deployment = {text(str(net.deployment_file))}",
         f"owner = {text(to_hex(owner))}",
-        'roles = ["gateway"]',
+        f"roles = [{text(section[1 : section.index(']')])}]",
         f"models = {text(str(net.folder_of('models')))}",
         f"broker = {text(net.broker)}",
         f'[dht]\nlisten = "127.0.0.1:{free_port()}"',
-        f'[gateway]\nlisten = "127.0.0.1:{port}"',
+        section,
     ]
-    (folder / "node.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    log = folder.with_suffix(".log")
-    return Process(home=home.path, log=log, process=launch(folder / "node.toml", log))
+    (home.path / "node.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    log = home.path.with_suffix(".log")
+    return Process(home=home.path, log=log, process=launch(home.path / "node.toml", log))
 
 
 async def told(stream: AsyncStream, operator: Operator | None = None, how: signal.Signals = signal.SIGKILL) -> str:
@@ -135,5 +146,6 @@ async def test_answer_goes_on_at_the_other_gateway_and_every_job_is_claimed_once
         deadline = time.monotonic() + CLAIMED_S
         while (claims := await net.claims(channel))[-1:] == [] or claims[-1].cumulative < total:
             assert time.monotonic() < deadline, f"{total} base units are not claimed: {claims}"
+            await asyncio.sleep(0.2)
         assert [each.cumulative for each in claims] == [answer.paid, 2 * answer.paid, total]
         assert [job.status for job in await client.jobs.list()] == ["claimed"] * 3

@@ -15,7 +15,7 @@ from typing import Any
 from network import Facts
 
 from plait import Plait
-from plait.errors import PlaitError
+from plait.client.sync import Stream
 
 _QUESTION = "Explain in two sentences why the sky is blue."
 _EVENING = "And why is it red in the evening?"
@@ -212,7 +212,7 @@ class Story:
         }
         return told
 
-    def _kill(self, stream: Any, doomed: str) -> str:
+    def _kill(self, stream: Stream, doomed: str) -> str:
         """Kill the stage that holds the middle blocks, or the worker that drives the answer; return its name."""
         holder = next(stage.node for stage in stream.job.route if stage.first == _KILLED_BLOCK)
         killed = self._name(holder if doomed == "stage" else stream.job.worker)

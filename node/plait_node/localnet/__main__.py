@@ -28,12 +28,18 @@ Folder = Annotated[Path, typer.Option("--folder", help="Where the network keeps 
 
 
 @app.command()
-def serve(folder: Folder = _FOLDER) -> None:
+def serve(
+    folder: Folder = _FOLDER,
+    *,
+    restart: Annotated[
+        bool, typer.Option(help="Start the worker again when it ends, as a service manager does.")
+    ] = True,
+) -> None:
     """Start a network and keep it until SIGTERM or Ctrl-C, or until whoever started it is gone."""
     folder = folder.resolve()
     try:
         _make_fresh(folder)
-        asyncio.run(_serve(folder))
+        asyncio.run(_serve(folder, restart=restart))
     except LocalnetError as error:
         print(f"localnet: {error.text}", file=sys.stderr)
         raise typer.Exit(1) from None
@@ -49,12 +55,12 @@ def _make_fresh(folder: Path) -> None:
     (folder / _MARK).touch()
 
 
-async def _serve(folder: Path) -> None:
+async def _serve(folder: Path, *, restart: bool) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    network = Network(folder=folder, say=lambda text: print(text, flush=True))
+    network = Network(folder=folder, restart=restart, say=lambda text: print(text, flush=True))
     starting = asyncio.create_task(network.start())
     stopping = asyncio.create_task(stop.wait())
     try:

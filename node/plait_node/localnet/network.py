@@ -72,6 +72,7 @@ class Network:
 
     folder: Path
     say: Say = print
+    restart: bool = False  # start the worker again when it ends, as an operator's service manager does
     payer: Key = field(default_factory=Key.generate)
     owners: dict[str, Operator] = field(default_factory=operators)
     running: dict[str, Child] = field(init=False, default_factory=dict[str, Child])
@@ -124,7 +125,8 @@ class Network:
         self.write_summary()
         await asyncio.gather(*(self.until_ready(process.name) for process in self._processes))
         self.write_summary()
-        self._keeping = asyncio.create_task(self._keep_up("worker"))
+        if self.restart:
+            self._keeping = asyncio.create_task(self._keep_up("worker"))
         self.say("nodes     " + ", ".join(self.running))
 
     async def _fund_and_publish(self, reader: ChainReader, deployer: Key) -> str:
@@ -177,7 +179,7 @@ class Network:
         return child
 
     async def _keep_up(self, name: str) -> None:
-        """Start a node process again whenever it ends, as an operator's service manager does."""
+        """Start a node process again whenever it ends."""
         while True:
             await asyncio.sleep(0.2)
             if not self.running[name].alive:

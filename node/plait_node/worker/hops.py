@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -52,14 +53,31 @@ class HopChannel(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+class Deposits(Protocol):
+    """What keeps the channels to stages open and topped up."""
+
+    def covers(self, payee: Address, cumulative: int, /) -> bool:
+        """Tell whether the channel holds `cumulative` base units; if not it is seen to in the background."""
+        ...
+
+
+class _OpenedByHand:
+    """Channels that the operator looks after: everything is sent, and refused where they left one out."""
+
+    def covers(self, _payee: Address, _cumulative: int, /) -> bool:
+        return True
+
+
+@dataclass(slots=True, kw_only=True)
 class _UnderWay:
-    """A payment that a stage has not acknowledged yet."""
+    """A payment that a stage has not acknowledged yet; it may wait here for its channel's deposit."""
 
     voucher: Hash
     request: Hash
+    cumulative: int
     frame: stage_pb2.Frame
-    due_at: float  # in the loop's time
+    due_at: float = math.inf  # in the loop's time, once it was sent
+    link: int = -1  # the pool's number of the link it was sent on
 
     def show(self, payer: Signed[Pay] | None) -> None:
         """Let the payer's own Pay for the same request come along: after a restart the journal holds ours alone."""
@@ -74,7 +92,6 @@ class _Counter:
     channel: HopChannel
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     under_way: list[_UnderWay] = field(default_factory=list["_UnderWay"])
-    link: int = 0  # the pool's number of the link they were sent on
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -89,27 +106,48 @@ class HopDesk:
         domain: Domain,
         directory: NodeDirectory,
         ack_s: float = 5.0,
+        deposits: Deposits | None = None,
     ) -> None:
-        """Pay over `channel`, send over `pool`; a stage has `ack_s` seconds to acknowledge."""
+        """Pay over `channel`, send over `pool` what `deposits` cover; a stage has `ack_s` seconds to acknowledge."""
         self._channel = channel
         self._pool = pool
         self._domain = domain
         self._directory = directory
         self.ack_s = ack_s
+        self._deposits: Deposits = deposits or _OpenedByHand()
         self._counters: dict[Address, _Counter] = {}
 
     async def send(self, owner: Address, make: Callable[[HopChannel], Payment], payer: Signed[Pay] | None) -> None:
-        """Journal a payment and send it; raise `WireError` when the stage cannot be reached."""
+        """Journal a payment and send it, or hold it back until the channel is funded.
+
+        Raise `WireError` when the stage cannot be reached.
+        """
         counter = self._counter(owner)
         async with counter.lock:
-            due_at = asyncio.get_running_loop().time() + self.ack_s
-            counter.under_way.append(_under_way(make(counter.channel), payer, due_at))
-            number = self._pool.number(owner)
-            fresh = counter.under_way[-1:] if number == counter.link else list(counter.under_way)
-            for each in fresh:
-                each.show(payer)
-                await self._pool.send(owner, each.frame)
-            counter.link = number
+            counter.under_way.append(_under_way(make(counter.channel), payer))
+            await self._send_out(owner, counter, payer)
+
+    async def funded(self, owner: Address) -> None:
+        """Send what was held back; a stage that cannot be reached gets it with the next link."""
+        counter = self._counter(owner)
+        async with counter.lock:
+            try:
+                await self._send_out(owner, counter, None)
+            except WireError as error:
+                _log.info("payments wait for a link node=%s error=%s", to_hex(owner), error.text)
+
+    async def _send_out(self, owner: Address, counter: _Counter, payer: Signed[Pay] | None) -> None:
+        """Send, in order, what did not go over this link and is covered."""
+        number = self._pool.number(owner)
+        for each in list(counter.under_way):
+            if each.link == number:
+                continue
+            if not self._deposits.covers(owner, each.cumulative):
+                return
+            each.show(payer)
+            each.due_at = asyncio.get_running_loop().time() + self.ack_s
+            await self._pool.send(owner, each.frame)
+            each.link = number
 
     async def take_ack(self, owner: Address, received: stage_pb2.HopAck) -> None:
         """Take an acknowledgement; one that is not signed by the stage counts nothing."""
@@ -131,9 +169,7 @@ class HopDesk:
     def resend_all(self, owner: Address) -> None:
         """Send every payment of the channel again, before the next one: the stage says that it lacks some."""
         counter = self._counter(owner)
-        late = asyncio.get_running_loop().time() + self.ack_s
-        counter.under_way = [_under_way(payment, None, late) for payment in counter.channel.recover(None)]
-        counter.link = 0
+        counter.under_way = [_under_way(payment, None) for payment in counter.channel.recover(None)]
 
     def overdue(self, owner: Address) -> bool:
         """Tell whether a stage has let a payment lie for too long."""
@@ -141,11 +177,11 @@ class HopDesk:
         return any(each.due_at < now for each in self._counter(owner).under_way)
 
     async def acknowledged(self, owner: Address) -> bool:
-        """Wait until a stage has acknowledged everything; tell whether it did in time."""
+        """Wait until a stage has acknowledged everything that was sent; tell whether it did in time."""
         counter = self._counter(owner)
         try:
             async with asyncio.timeout(self.ack_s):
-                while counter.under_way:
+                while any(each.due_at < math.inf for each in counter.under_way):
                     counter.changed.clear()
                     await counter.changed.wait()
         except TimeoutError:
@@ -155,8 +191,7 @@ class HopDesk:
     def _counter(self, owner: Address) -> _Counter:
         if owner not in self._counters:
             channel = self._channel(owner)
-            late = asyncio.get_running_loop().time() + self.ack_s
-            earlier = [_under_way(payment, None, late) for payment in channel.recover(None)[-_SENT_AGAIN:]]
+            earlier = [_under_way(payment, None) for payment in channel.recover(None)[-_SENT_AGAIN:]]
             self._counters[owner] = _Counter(channel=channel, under_way=earlier)
         return self._counters[owner]
 
@@ -267,12 +302,12 @@ class HopPay:
         return StageFailure(stage.node, blocks_of(stage), reason)
 
 
-def _under_way(payment: Payment, payer: Signed[Pay] | None, due_at: float) -> _UnderWay:
+def _under_way(payment: Payment, payer: Signed[Pay] | None) -> _UnderWay:
     made = _UnderWay(
         voucher=struct_hash(payment.voucher.message),
         request=payment.pay.message.request,
+        cumulative=payment.voucher.message.cumulative,
         frame=stage_pb2.Frame(payment=stage_pb2.HopPayment(payment=payment_to_pb(payment))),
-        due_at=due_at,
     )
     made.show(payer)
     return made

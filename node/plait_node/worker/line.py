@@ -49,7 +49,8 @@ class Line:
     async def next(self, deadline_s: float) -> Event | None:
         """Return the next event; None when there is none in time."""
         try:
-            return await asyncio.wait_for(self._inbox.events.get(), deadline_s)
+            async with asyncio.timeout(deadline_s):  # wait_for would swallow a cancellation that comes with an event
+                return await self._inbox.events.get()
         except TimeoutError:
             return None
 

@@ -74,9 +74,21 @@ class OfferKeeper:
         self._domain = domain
         self._node = node
         self._clock = clock
+        self._closed = False
+        self._turn = asyncio.Lock()
 
     async def put(self) -> bool:
         """Put the offer as it is now; tell whether there is one."""
+        async with self._turn:
+            return not self._closed and await self._put()
+
+    async def close(self) -> None:
+        """Take the offer back for good; raise `BrokerError` when the broker does not answer: it lapses then."""
+        self._closed = True
+        async with self._turn:
+            await self._withdraw(self._membership.group)
+
+    async def _put(self) -> bool:
         offer = self._offer
         price, group = offer.max_route_price(), self._membership
         room = await self._planner.room(price)

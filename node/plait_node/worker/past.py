@@ -142,7 +142,8 @@ class Past:
 
 async def _next(results: AsyncIterator[Result]) -> Result | None:
     try:
-        return await asyncio.wait_for(anext(results), _QUIET_S)
+        async with asyncio.timeout(_QUIET_S):
+            return await anext(results)
     except TimeoutError:
         return None
 

@@ -69,6 +69,7 @@ class WorkerRole:
         self._room = asyncio.Semaphore(config.parallel_jobs)
         self._tasks: set[asyncio.Task[None]] = set()
         self._payers: set[PayerWatch] = set()
+        self._closed = asyncio.Event()
         self.served = 0
         self.failed = 0
 
@@ -77,26 +78,47 @@ class WorkerRole:
         """Tell whether a job runs or waits for its last payment."""
         return bool(self._tasks)
 
+    def close(self) -> None:
+        """Take no more jobs; those in hand go on."""
+        self._closed.set()
+
     async def run(self) -> None:
-        """Take jobs until cancelled; a job in hand is then given back to the group."""
-        jobs = self._jobs(self._broker)
+        """Take jobs until closed, then go on with those in hand until cancelled; they are then given back."""
+        taking = asyncio.create_task(self._take_all(), name="take jobs")
+        closed = asyncio.create_task(self._closed.wait(), name="closed")
         try:
-            while True:
-                async with self._room:
-                    pass  # a job that there is no room for stays with the group
-                delivery = await anext(jobs)
-                if self._is_for_others(delivery):
-                    await delivery.nak()
-                    await asyncio.sleep(_STEP_BACK_S)  # whom it names is to get it next, not we again
-                    continue
-                async with delivery.working():  # a request from the chain may have come between
-                    await self._room.acquire()
-                self._spawn(self._take_and_release(delivery), f"job {to_hex(delivery.request)[:10]}")
+            await asyncio.wait({taking, closed}, return_when=asyncio.FIRST_COMPLETED)
+            if taking.done():
+                taking.result()
+            taking.cancel()
+            await asyncio.wait({taking})
+            await asyncio.Event().wait()
         finally:
+            for task in (taking, closed):
+                task.cancel()
+            await asyncio.gather(taking, closed, return_exceptions=True)
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
             await asyncio.gather(*(payer.stop() for payer in self._payers))
+
+    async def _take_all(self) -> None:
+        jobs = self._jobs(self._broker)
+        while True:
+            async with self._room:
+                pass  # a job that there is no room for stays with the group
+            delivery = await anext(jobs)
+            if self._is_for_others(delivery):
+                await delivery.nak()
+                await asyncio.sleep(_STEP_BACK_S)  # whom it names is to get it next, not we again
+                continue
+            try:
+                async with delivery.working():  # a request from the chain may have come between
+                    await self._room.acquire()
+            except asyncio.CancelledError:
+                await asyncio.shield(delivery.nak())
+                raise
+            self._spawn(self._take_and_release(delivery), f"job {to_hex(delivery.request)[:10]}")
 
     def _is_for_others(self, delivery: Delivery) -> bool:
         """Tell whether a job was quoted before this worker joined the group: its key is sealed to others."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,7 @@ from tests.node.swarm.test_route import record
 
 from plait.protocol.choice import ChoiceNote
 from plait.protocol.errors import PriceTooLowError
-from plait.protocol.ids import HASH_ZERO, Hash, address
+from plait.protocol.ids import HASH_ZERO, Address, Hash, address
 from plait.protocol.manifest import FP32_STRICT, PROFILES
 from plait.protocol.messages import Request, Sampling
 from plait.protocol.sealing import ContentKey
@@ -75,7 +76,9 @@ class Chooser:
 CHOOSER = Chooser()
 
 
-def planner_of(*records: NodeRecord, chooser: Chooser = CHOOSER) -> Planner:
+def planner_of(
+    *records: NodeRecord, chooser: Chooser = CHOOSER, hesitation_s: Callable[[Address], float] = lambda _: 0.0
+) -> Planner:
     manifest = replace(MANIFEST, blocks=6, profiles=(*MANIFEST.profiles, PROFILES["int4"]))
     return Planner(
         directory=Stages(*records),  # type: ignore[arg-type]
@@ -85,6 +88,7 @@ def planner_of(*records: NodeRecord, chooser: Chooser = CHOOSER) -> Planner:
         clock=lambda: 0.0,
         rtt_s={records[0].owner: 0.02}.get,
         spare_s=2.0,
+        hesitation_s=hesitation_s,
     )
 
 
@@ -122,6 +126,22 @@ async def test_planner_takes_the_stages_that_hold_the_prompt_where_that_is_soone
     assert decision.route.records == (holder,)
     assert decision.reuses_prefix
     assert (await planner.decide(long)).route.records == (quick,)
+
+
+async def test_planner_prefers_a_funded_pair_unless_another_is_much_sooner() -> None:
+    funded, new, swift = (
+        record(0, 6, owner=1, profile=STRICT, step_micros=30_000),
+        record(0, 6, owner=2, profile=STRICT, step_micros=20_000),
+        record(0, 6, owner=3, profile=STRICT, step_micros=1_000),
+    )
+    task = task_of(max_tokens=10)
+    assert (await planner_of(funded, new).decide(task)).route.records == (new,)
+    waits = {new.owner: 0.02, swift.owner: 0.02}
+    hesitant = planner_of(funded, new, hesitation_s=lambda owner: waits.get(owner, 0.0))
+    assert (await hesitant.decide(task)).route.records == (funded,)
+    hesitant = planner_of(funded, swift, hesitation_s=lambda owner: waits.get(owner, 0.0))
+    assert (await hesitant.decide(task)).route.records == (swift,)
+    assert CHOOSER.asked[-1].ways[0].step_s < 0.02  # what is expected of it does not count the hesitation
 
 
 async def test_planner_does_not_go_back_to_a_holder_that_failed() -> None:
