@@ -1,7 +1,7 @@
 # The only verbs of this repository. `make` alone lists them.
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up down test chain-test lint types fmt gen gen-check docs setup-test slither sol-coverage \
-	symbolic brownie bench-gas bench-engine bench-methods-figure bench-gpu bench-selector train-selector bench-cost bench-live \
+	symbolic brownie bench-gas bench-engine bench-methods-figure bench-gpu bench-selector train-selector bench-cost bench-live bench-swarm \
 	gas-check soak deep check
 
 PYTHON ?= python3
@@ -108,6 +108,10 @@ train-selector: setup ## Fit the predictor that comes with the package on the hi
 
 bench-cost: setup ## A million tokens' cost by part, selector on and off, one node and swarms; writes build/bench/cost.json, .md, .png.
 	$(PY) -m bench.cost
+
+bench-swarm: setup ## What hops, stages, distance and failures cost, and how routes compare; build/bench/swarm.json, swarm-routing.json.
+	$(PY) -m bench.swarm
+	$(PY) -m bench.swarm.routing
 
 bench-live: setup ## 100 mixed jobs through a real network, the selector against the best fixed methods; build/bench/live.json.
 	$(PY) -m bench.live

@@ -10,67 +10,21 @@ import multiprocessing
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any, Self
 
 import numpy as np
+from bench.swarm.parties import Everyone, identity, owner
 
-from plait.protocol.ids import Address, Hash, keccak
+from plait.protocol.ids import Hash, keccak
 from plait.protocol.pb import stage_pb2 as pb
-from plait.protocol.typed import Domain, Key
 from plait_node.engine import StageEngine
-from plait_node.wire import (
-    Destination,
-    Dialer,
-    Link,
-    LinkServer,
-    PeerIdentity,
-    decode_rows,
-    encode_rows,
-    make_certificate,
-)
+from plait_node.wire import Destination, Dialer, Link, LinkServer, decode_rows, encode_rows
 
 JOB = keccak(b"job")
-DOMAIN = Domain(chain_id=31_337, channels=Address(bytes(20)))
 _START_S = 240.0
 _Place = tuple[int, int, Hash]  # number of the stage, its port, its certificate's fingerprint
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Known:
-    owner: Address
-    valid_from: int = 0
-    revoked_at: int = 0
-
-
-@dataclass(slots=True)
-class _Everyone:
-    """A directory in which key number n speaks for owner number n."""
-
-    keys: dict[Address, _Known] = field(default_factory=dict[Address, _Known])
-
-    async def service_key(self, address: Address, /) -> _Known | None:
-        return self.keys.get(address)
-
-    async def active(self, owner: Address, /) -> bool:
-        return any(known.owner == owner for known in self.keys.values())
-
-
-def _key(number: int) -> Key:
-    return Key.from_bytes(keccak(b"key", bytes([number])))
-
-
-def _owner(number: int) -> Address:
-    return Address(keccak(b"owner", bytes([number]))[:20])
-
-
-def _directory(count: int) -> _Everyone:
-    return _Everyone({_key(number).address: _Known(owner=_owner(number)) for number in range(count)})
-
-
-def _identity(number: int) -> PeerIdentity:
-    return PeerIdentity(owner=_owner(number), key=_key(number), certificate=make_certificate(), domain=DOMAIN)
 
 
 class WireRoute:
@@ -81,10 +35,9 @@ class WireRoute:
         context = multiprocessing.get_context("spawn")
         self._processes: list[Any] = []
         self._pipes: list[Connection] = []
-        count = len(cuts) - 1
-        for number in range(count):
+        for number in range(len(cuts) - 1):
             here, there = context.Pipe()
-            spec = _Spec(make=make, first=cuts[number], last=cuts[number + 1], number=number, count=count, room=room)
+            spec = _Spec(make=make, first=cuts[number], last=cuts[number + 1], number=number, room=room)
             process = context.Process(target=_run, args=(spec, there), daemon=True)
             process.start()
             self._processes.append(process)
@@ -111,7 +64,7 @@ class WireRoute:
 
     async def _decode(self, prompt: Sequence[int], count: int) -> tuple[list[int], list[float]]:
         number = len(self._places)
-        dialer = Dialer(identity=_identity(number), directory=_directory(number + 1))
+        dialer = Dialer(identity=identity(number), directory=Everyone())
         first = await dialer.dial(_destination(self._places[0]))
         last = first if number == 1 else await dialer.dial(_destination(self._places[-1]))
         # The tail answers the last link that dialed it after its neighbour: the driver's.
@@ -143,13 +96,12 @@ class _Spec:
     first: int
     last: int
     number: int
-    count: int
     room: int
 
 
 def _destination(place: _Place) -> Destination:
     number, port, pin = place
-    return Destination(owner=_owner(number), host="127.0.0.1", port=port, certificate=pin)
+    return Destination(owner=owner(number), host="127.0.0.1", port=port, certificate=pin)
 
 
 def _run(spec: _Spec, pipe: Connection) -> None:
@@ -158,14 +110,14 @@ def _run(spec: _Spec, pipe: Connection) -> None:
 
 async def _serve(spec: _Spec, pipe: Connection) -> None:
     engine = spec.make(spec.first, spec.last)
-    identity, directory = _identity(spec.number), _directory(spec.count + 1)
+    who, directory = identity(spec.number), Everyone()
     stage = _Stage(engine, spec.room)
-    server = LinkServer(identity, directory, stage.serve)
+    server = LinkServer(who, directory, stage.serve)
     port = await server.start("127.0.0.1")
-    pipe.send((spec.number, port, identity.certificate.fingerprint))
+    pipe.send((spec.number, port, who.certificate.fingerprint))
     following = await asyncio.to_thread(pipe.recv)
     if following is not None:
-        stage.onward = await Dialer(identity=identity, directory=directory).dial(_destination(following))
+        stage.onward = await Dialer(identity=who, directory=directory).dial(_destination(following))
     pipe.send("ready")
     await asyncio.Event().wait()
 

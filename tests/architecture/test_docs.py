@@ -47,6 +47,7 @@ def test_makefile_helps_with_every_verb_that_readers_use() -> None:
         "bench-selector",
         "train-selector",
         "bench-cost",
+        "bench-swarm",
         "bench-live",
         "deep",
         "check",

@@ -1,0 +1,164 @@
+"""Stages that die or freeze inside an answer: how soon that is seen, and how soon the answer goes on.
+
+Two processes hold each third of the model. In every turn one that the answer uses is killed (SIGKILL) or frozen
+(SIGSTOP) at a moment of prefill or decode that dice choose; the answer must come out as the undisturbed one did.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import statistics
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from bench.swarm.engines import SMOLLM2
+from bench.swarm.figure import Bar, Found, Part, Setting
+from bench.swarm.network import Swarm, swarm
+from bench.swarm.parties import owner
+from bench.swarm.texts import made_up
+
+from plait.protocol.ids import to_hex
+
+__all__ = ["PART", "kills"]
+
+_THIRDS: Final = (0, 10, 20, 30)
+_PROMPT, _TOKENS = 160, 48
+_REPEATS_A_TURN: Final = 10  # so many turns for one of `--repeats`: 50 by default
+_DEADLINE_S: Final = 60.0
+
+
+@dataclass(slots=True)
+class _Seen:
+    """When the worker said that a stage failed, and which."""
+
+    at: list[tuple[float, str]] = field(default_factory=list[tuple[float, str]])
+
+
+class _Listener(logging.Handler):
+    def __init__(self, seen: _Seen) -> None:
+        super().__init__()
+        self._seen = seen
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.msg.startswith("stage failed") and isinstance(record.args, tuple):
+            self._seen.at.append((time.perf_counter(), str(record.args[0])))
+
+
+@contextmanager
+def _listening() -> Generator[_Seen]:
+    seen, log = _Seen(), logging.getLogger("plait_node.worker.serving")
+    listener = _Listener(seen)
+    log.addHandler(listener)
+    try:
+        yield seen
+    finally:
+        log.removeHandler(listener)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Turn:
+    """One disturbed answer, in seconds: until the failure was seen, and what it cost in all."""
+
+    how: str
+    detect_s: float
+    cost_s: float
+    same: bool
+    right: bool  # the right stage was blamed
+
+
+async def _turn(over: Swarm, how: str, dice: random.Random, prompt: list[int]) -> _Turn | None:
+    """Disturb one answer; None where the stage was not used, or the answer had ended before."""
+    began = time.perf_counter()
+    expected = await over.worker.disturbed(prompt, _TOKENS)
+    usual_s = time.perf_counter() - began
+    at = dice.randrange(len(over.stages))
+    with _listening() as seen:
+        began = time.perf_counter()
+        answering = asyncio.create_task(over.worker.disturbed(prompt, _TOKENS))
+        await asyncio.sleep(dice.uniform(0.02, 0.9) * usual_s)
+        struck = time.perf_counter()
+        over.stages[at].kill() if how == "killed" else over.stages[at].freeze()
+        async with asyncio.timeout(_DEADLINE_S):
+            ids = await answering
+        cost_s = time.perf_counter() - began - usual_s
+    await _heal(over, at, how)
+    if not seen.at:
+        return None
+    when, who = seen.at[0]
+    right = to_hex(owner(over.specs[at].number)) == who
+    return _Turn(how=how, detect_s=when - struck, cost_s=cost_s, same=ids == expected, right=right)
+
+
+async def _heal(over: Swarm, at: int, how: str) -> None:
+    if how == "killed":
+        await over.stages[at].process.wait()
+    else:
+        over.stages[at].thaw()
+        over.stages[at].kill()  # what it holds of the answer is of no use to anybody
+        await over.stages[at].process.wait()
+    await over.start_again(at)
+    await over.worker.settled()
+
+
+async def kills(setting: Setting) -> Found:
+    """Kill and freeze stages in turn."""
+    dice = random.Random(6)  # noqa: S311 - which stage is struck is no secret
+    wanted = _REPEATS_A_TURN * setting.repeats
+    turns: list[_Turn] = []
+    async with swarm(setting.folder, SMOLLM2, _THIRDS, threads=setting.threads, holders=2) as over:
+        prompt = made_up(_PROMPT, seed="failover", vocabulary=over.manifest.vocabulary)
+        await over.worker.answer(prompt, _TOKENS)
+        lost_blocks_s = (await over.worker.answer(prompt, 1)).first_s / (len(_THIRDS) - 1)
+        while len(turns) < wanted:
+            how = ("killed", "frozen")[len(turns) % 2]
+            if (turn := await _turn(over, how, dice, prompt)) is not None:
+                turns.append(turn)
+    return _found(turns, lost_blocks_s)
+
+
+def _found(turns: list[_Turn], lost_blocks_s: float) -> Found:
+    detect = [turn.detect_s for turn in turns]
+    resume = [turn.cost_s - turn.detect_s for turn in turns]
+    details: dict[str, Any] = {
+        "turns": len(turns),
+        "same_tokens": sum(turn.same for turn in turns),
+        "right_stage_blamed": sum(turn.right for turn in turns),
+        "prefill_of_lost_blocks_s": round(lost_blocks_s, 4),
+    }
+    for how in ("killed", "frozen"):
+        its = [turn for turn in turns if turn.how == how]
+        details[how] = {
+            "detect_s": {"median": _short([turn.detect_s for turn in its]), "most": _most(its, "detect_s")},
+            "cost_s": {"median": _short([turn.cost_s for turn in its]), "most": _most(its, "cost_s")},
+        }
+    ratios = {
+        "failover_detect_s": max(detect),
+        "failover_resume_s": statistics.median(resume),
+        "failover_resume_beyond_prefill_s": max(resume) - lost_blocks_s,
+        "failover_same_tokens": sum(turn.same for turn in turns) / len(turns),
+    }
+    return Found(ratios=ratios, details=details)
+
+
+def _short(values: list[float]) -> float:
+    return round(statistics.median(values), 4) if values else 0.0
+
+
+def _most(turns: list[_Turn], name: str) -> float:
+    return round(max((getattr(turn, name) for turn in turns), default=0.0), 4)
+
+
+PART: Final = Part(
+    name="failover",
+    bars={
+        "failover_detect_s": Bar(bound=2.0, at_most=True),
+        "failover_resume_beyond_prefill_s": Bar(bound=1.0, at_most=True),
+        "failover_same_tokens": Bar(bound=1.0),
+    },
+    measure=kills,
+)
