@@ -97,6 +97,44 @@ async def test_manual_policy_claims_only_when_told(trade: Trade) -> None:
     assert await claimed_events(trade) == [1_000]
 
 
+async def test_threshold_policy_claims_many_jobs_at_once(trade: Trade) -> None:
+    claimer = Claimer(trade.payee_journal, trade.node, trade.payee, policy="threshold", threshold=2_500)
+    for number in (1, 2):
+        await trade.job(number)
+        await claimer.settle()
+    assert await claimed_events(trade) == []
+
+    await trade.job(3)
+    await claimer.settle()
+    await claimer.settle()
+    await trade.job(4)
+    await claimer.settle()
+
+    assert await claimed_events(trade) == [3_000]
+    assert [(each.status, each.jobs) for each in claimer.claims()] == [("done", 3)]
+
+
+async def test_threshold_policy_claims_less_when_the_payer_leaves(trade: Trade) -> None:
+    claimer = Claimer(trade.payee_journal, trade.node, trade.payee, policy="threshold", threshold=1_000_000)
+    await trade.job(1)
+    await trade.payer.exit(trade.payee, trade.session.address)
+
+    await claimer.watch()
+
+    assert await claimed_events(trade) == [1_000]
+
+
+async def test_threshold_policy_given_up_claims_the_rest_once(trade: Trade) -> None:
+    first = Claimer(trade.payee_journal, trade.node, trade.payee, policy="threshold", threshold=2_000)
+    for number in (1, 2, 3):
+        await trade.job(number)
+        await first.settle()
+
+    await Claimer(trade.payee_journal, trade.node, trade.payee).settle()
+
+    assert await claimed_events(trade) == [2_000, 3_000]
+
+
 async def test_voucher_somebody_else_claimed_is_moot(trade: Trade) -> None:
     await trade.job(1)
     await trade.payer.claim(trade.payee, [trade.book.rounds()[0].row()])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from chain_tests.live.network import MODEL, LiveNetwork, talk
+from chain_tests.live.overhearing import Overheard, broker_overheard
 from tests.model.smollm2 import PATH, built, chat_ids
 
 from plait import AsyncPlait
@@ -88,8 +90,8 @@ async def test_request_on_chain_is_answered_in_a_transaction_with_the_same_token
 async def test_no_word_of_prompt_or_answer_is_left_at_the_gateway_or_the_broker(
     net: LiveNetwork, tmp_path: Path
 ) -> None:
-    question = "Repeat after me: the quokka paints violet lighthouses on Thursdays."
-    async with net.payer(tmp_path) as client:
+    question, spy = "Repeat after me: the quokka paints violet lighthouses on Thursdays.", Overheard()
+    async with broker_overheard(net.broker) as on_broker, net.payer(tmp_path, transport=spy) as client:
         stream = await client.chat.completions.create(
             model=MODEL, messages=talk(question), max_tokens=24, temperature=0, stream=True
         )
@@ -100,7 +102,7 @@ async def test_no_word_of_prompt_or_answer_is_left_at_the_gateway_or_the_broker(
         text = stream.completion.choices[0].message.content
         prompt, ids, request = stream._run.prepared.prompt, ids_of(stream), hash32(stream.id)
     assert len(text) > 20
-    for everything in (kept, files(net)):
+    for everything in (kept, files(net), spy.heard(), on_broker):
         # The search would find what is there: the request's name is no secret.
         assert any(request in data for data in everything.values())
         for secret in secrets_of(question, text, prompt, ids):
@@ -155,11 +157,18 @@ def secrets_of(question: str, text: str, prompt: tuple[int, ...], ids: tuple[int
 
 
 def forms_of(words: Sequence[str], runs: Sequence[tuple[int, ...]]) -> list[bytes]:
-    """Return words, and runs of token ids in the forms that they travel and lie in."""
+    """Return words, and runs of token ids, in the forms that they may travel and lie in."""
     packed = [ids_bytes(run) for run in runs]
     varints = [b"".join(_varint(each) for each in run) for run in runs]
     little = [b"".join(each.to_bytes(4, "little") for each in run) for run in runs]
-    return [each.encode() for each in words] + packed + varints + little
+    raw = [each.encode() for each in words] + packed + varints + little
+    listed = [mark.join(str(each) for each in run).encode() for run in runs for mark in (", ", ",")]
+    return raw + listed + [each.hex().encode() for each in raw] + [form for each in raw for form in _base64(each)]
+
+
+def _base64(data: bytes) -> list[bytes]:
+    """Return how bytes look in base64 wherever in a text they begin; what others share a letter with is left off."""
+    return [base64.b64encode(bytes(before) + data)[4 * (before > 0) : -4] for before in range(3)]
 
 
 def _varint(value: int) -> bytes:

@@ -4,6 +4,7 @@ RefusedError (plait.protocol.errors)
 ├── WithheldError          the answer failed a check of ours: its end is withheld
 ├── ConflictingJobError    a second job under the same request, with other content
 ├── BrokerAwayError        the broker does not answer: the same call may be made again
+├── OtherGatewayError      another gateway of this operator owns the channel: the same call is made there
 └── StoppedError           the gateway is shutting down: resume there again
 GatewayError               the gateway itself cannot run (port in use, unreadable file)
 """
@@ -16,6 +17,7 @@ _STATUS = {
     "bad_signature": 401,
     "deposit_too_small": 402,
     "unknown_model": 404,
+    "other_gateway": 421,
     "unknown_job": 404,
     "unknown_file": 404,
     "channel_unknown": 404,
@@ -64,6 +66,18 @@ class BrokerAwayError(RefusedError):
     def __init__(self, text: str, *, moved: bool = False) -> None:
         super().__init__(text)
         self.moved = moved
+
+
+class OtherGatewayError(RefusedError):
+    """Another gateway of this operator owns the channel; `url` is its own, empty while it has not said it."""
+
+    code = "other_gateway"
+    retry = True
+
+    def __init__(self, url: str) -> None:
+        where = url or "another gateway of this operator"
+        super().__init__(f"this channel is served by {where} now; send the same call there")
+        self.url = url
 
 
 class StoppedError(RefusedError):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from plait.ledger import PayeeBook
+from plait.ledger import SharedBook
 from plait.protocol.checks import NodeDirectory
 from plait.protocol.ids import Address, Hash
 from plait.protocol.messages import Job, Receipt
@@ -53,6 +53,10 @@ class Chain(Protocol):
         """Return the newest block."""
         ...
 
+    async def tiers(self, owners: Iterable[Address], /) -> Mapping[Address, int]:
+        """Return what `Reputation` says of nodes, 0 to 15, all at one block."""
+        ...
+
 
 class OnChain(Protocol):
     """The contract of on-chain requests."""
@@ -94,7 +98,7 @@ class Outside:
     me: Address
     key: Key
     domain: Domain
-    book: PayeeBook
+    book: SharedBook
     broker: Broker
     directory: NodeDirectory
     chain: Chain

@@ -68,7 +68,9 @@ def make_app(gateway: Gateway, *, limiter: CallLimiter | None = None, prompts: C
         Route("/health", face.health, methods=get),
         Route("/metrics", face.metrics, methods=get),
     ]
-    return Starlette(routes=with_document(routes), exception_handlers={HTTPException: face.not_found})
+    app = Starlette(routes=with_document(routes), exception_handlers={HTTPException: face.not_found})
+    app.router.redirect_slashes = False  # a path with a slash too many is none of ours, not another one's name
+    return app
 
 
 async def serve(gateway: Gateway, *, host: str, port: int, ready: Callable[[int], None] = lambda _: None) -> None:

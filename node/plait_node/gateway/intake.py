@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import nullcontext
 
-from plait.ledger import Accepted, ExitingError
+from plait.ledger import Accepted, ExitingError, UnknownChannelError
 from plait.protocol import codec
 from plait.protocol.checks import check_request, dearest_price, key_valid
 from plait.protocol.codec import Payment
@@ -16,52 +16,48 @@ from plait.protocol.errors import (
     BadSignatureError,
     ChannelUnknownError,
     DepositTooSmallError,
-    MalformedMessageError,
 )
-from plait.protocol.ids import Address, Hash, channel_id, keccak, to_hex
-from plait.protocol.messages import MAX_WORKERS, Ack, Quote, Request
+from plait.protocol.ids import Address, Hash, channel_id, to_hex
+from plait.protocol.messages import Ack
 from plait.protocol.pb import gateway_pb2, signed_pb2
-from plait.protocol.typed import Signed, struct_hash
 from plait_node.broker import BrokerError
+from plait_node.gateway.calls import Call, job_of, read_call
 from plait_node.gateway.channels import ChannelView
+from plait_node.gateway.custody import Custody
 from plait_node.gateway.errors import BrokerAwayError, ConflictingJobError
 from plait_node.gateway.faces import Outside
 from plait_node.gateway.metrics import GatewayMetrics
 from plait_node.gateway.offers import OfferBook
 from plait_node.gateway.store import JobStore, StoredJob
+from plait_node.policy import EVERYBODY, Guests
 
 _LOG = logging.getLogger(__name__)
-_MOST_CAPSULE = 4_096
 _URGENT_S, _SOON_S = 60, 600
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
-    """A JobCall, read and range-checked."""
-
-    quote: Signed[Quote]
-    request: Signed[Request]
-    payment: Payment
-    name: Hash
-    content: Hash
-    raw: gateway_pb2.JobCall
-
-
 class Till:
-    """Accepts payments: on disk before the Ack, told to settlement when jobs end."""
+    """Accepts payments: in the channel's log and on disk before the Ack, told to settlement when jobs end."""
 
-    def __init__(self, outside: Outside, store: JobStore, channels: ChannelView, metrics: GatewayMetrics) -> None:
-        self._store, self._channels, self._metrics = store, channels, metrics
-        self._book, self._domain, self._key = outside.book, outside.domain, outside.key
-        self._notify, self._clock = outside.notify, outside.clock
+    def __init__(
+        self, outside: Outside, store: JobStore, channels: ChannelView, custody: Custody, metrics: GatewayMetrics
+    ) -> None:
+        self._store, self._channels, self._custody, self._metrics = store, channels, custody, metrics
+        self._me, self._domain, self._key, self._notify = outside.me, outside.domain, outside.key, outside.notify
         self.on_ended: Callable[[Hash], None] = lambda _: None
 
+    async def hold(self, payer: Address, signer: Address) -> None:
+        """Make sure that a channel is ours, if it is open at all; raise `OtherGatewayError`."""
+        channel = channel_id(payer, self._me, signer)
+        if not self._custody.owns(channel) and (await self._channels.slot(payer, signer)).deposit:
+            await self._custody.hold(channel)
+
     async def accept(self, payment: Payment, *, payer: Address, signer: Address) -> Accepted:
-        """Journal a payment of a channel; raise a `PaymentError`, having changed nothing."""
+        """Log and journal a payment of a channel; raise a `PaymentError`, having changed nothing."""
+        channel = channel_id(payer, self._me, signer)
         slot = await self._channels.slot(payer, signer, needed=payment.voucher.message.cumulative)
-        accepted = self._book.accept(
-            payment, deposit=slot.deposit, claimed=slot.claimed, exit_at=slot.exit_at, now=self._clock()
-        )
+        if slot.deposit == 0:
+            raise UnknownChannelError(channel)
+        accepted = await self._custody.accept(payment, slot, channel)
         if not accepted.repeated:
             self._metrics.vouchers.inc()
             self._metrics.paid.inc(accepted.new_amount)
@@ -78,13 +74,12 @@ class Till:
         return signed_pb2.Acknowledgement(ack=codec.signed_to_pb(signed), credit=codec.amount_bytes(credit))
 
     def _settle(self, payment: Payment, accepted: Accepted) -> None:
-        ended = [leaf.hash if leaf.kind else self._store.request_of(leaf.hash) for leaf in payment.ended]
-        for name in (each for each in ended if each is not None):
+        for name in self._store.ended_by(payment.ended):
             if not self._store.ended(name):
                 self._store.set_ended(name)
                 self.on_ended(name)
                 _LOG.info("job ended and paid request=0x%s cumulative=%d", name.hex(), accepted.cumulative)
-        if ended and not accepted.repeated:
+        if payment.ended and not accepted.repeated:
             self._notify()
 
 
@@ -92,16 +87,24 @@ class Intake:
     """Takes jobs, each request once."""
 
     def __init__(
-        self, outside: Outside, store: JobStore, *, till: Till, channels: ChannelView, offers: OfferBook
+        self,
+        outside: Outside,
+        store: JobStore,
+        *,
+        till: Till,
+        channels: ChannelView,
+        offers: OfferBook,
+        payers: Guests = EVERYBODY,
     ) -> None:
         self._store, self._till, self._channels, self._offers = store, till, channels, offers
+        self._payers = payers
         self._me, self._domain, self._directory = outside.me, outside.domain, outside.directory
         self._broker, self._book, self._clock = outside.broker, outside.book, outside.clock
         self._locks: dict[Hash, asyncio.Lock] = {}
 
     async def take(self, body: bytes) -> tuple[StoredJob, signed_pb2.Acknowledgement]:
         """Take a job and return it with the Ack of its payment; the very same call again returns the same."""
-        call = self._read(body)
+        call = read_call(codec.parse(gateway_pb2.JobCall, body), self._domain)
         lock = self._locks.setdefault(call.name, asyncio.Lock())
         try:
             async with lock:
@@ -111,61 +114,41 @@ class Intake:
                 self._locks.pop(call.name, None)
 
     async def publish(self, job: StoredJob) -> None:
-        """Give a job to its group unless the broker has it; raise `BrokerAwayError`."""
+        """Give a job to its group and to this operator's other gateways, unless done; raise `BrokerAwayError`."""
         if self._store.published(job.name):
             return
         priority = _priority(job.deadline - self._clock())
         try:
-            await self._broker.publish_job(job.quote.group, priority, job.call, request=job.name)
+            await asyncio.gather(
+                self._broker.publish_job(job.quote.group, priority, job.call, request=job.name),
+                self._broker.shared.keep_job(self._me, job.name, job.call),
+            )
         except BrokerError as error:
             text = f"your payment is journaled, but the job could not be queued ({error}); send the same call again"
             raise BrokerAwayError(text, moved=True) from error
         self._store.set_published(job.name)
 
     async def _take(self, call: Call) -> tuple[StoredJob, signed_pb2.Acknowledgement]:
+        quote, request = call.quote.message, call.request.message
+        check_request(quote, request, now=self._clock())
+        self._payers.check(request.payer, "payer")
+        signer = await self._check_signatures(call)
+        await self._till.hold(request.payer, signer)
         known = self._store.job(call.name)
         if known is not None and known.content != call.content:
             raise ConflictingJobError(
                 f"request {to_hex(call.name)} is known with another prompt or other capsules; use a fresh nonce"
             )
-        now = self._clock()
-        quote, request = call.quote.message, call.request.message
-        check_request(quote, request, now=now)
-        signer = await self._check_signatures(call)
-        job = known or StoredJob(
-            name=call.name,
-            channel=channel_id(request.payer, self._me, signer),
-            payer=request.payer,
-            signer=signer,
-            content=call.content,
-            call=call.raw,
-            deadline=request.deadline,
-        )
+        job = known or job_of(call, me=self._me, signer=signer)
         if known is None:
             await self._channels.check_clock()
             await self._check_money(call, job)
-            await self._offers.ensure_capacity(quote)
-        accepted = await self._till.accept(call.payment, payer=job.payer, signer=signer)
-        self._store.add(job)
-        await self.publish(job)
+        async with self._offers.place(quote, request) if known is None else nullcontext():
+            accepted = await self._till.accept(call.payment, payer=job.payer, signer=signer)
+            self._store.add(job)
+            await self.publish(job)
         _LOG.info("job taken request=0x%s channel=0x%s", job.name.hex(), job.channel.hex())
         return job, self._till.ack(accepted)
-
-    def _read(self, body: bytes) -> Call:
-        raw = codec.parse(gateway_pb2.JobCall, body)
-        quote = codec.signed_from_pb(raw.quote, Quote)
-        request = codec.signed_from_pb(raw.request, Request)
-        payment = codec.payment_from_pb(raw.payment)
-        quoted = [worker.node for worker in quote.message.workers]
-        sealed_for = [capsule.node for capsule in raw.capsules]
-        if len(sealed_for) > MAX_WORKERS or sorted(sealed_for) != sorted(quoted):
-            raise MalformedMessageError("a job brings exactly one capsule for each quoted worker")
-        if any(not 1 <= len(capsule.sealed) <= _MOST_CAPSULE for capsule in raw.capsules) or not raw.prompt:
-            raise MalformedMessageError("a capsule or the sealed prompt is empty or too large")
-        capsules = b"".join(capsule.node + keccak(capsule.sealed) for capsule in raw.capsules)
-        content = keccak(struct_hash(quote.message), request.signature, capsules, keccak(raw.prompt))
-        name = request.digest(self._domain)
-        return Call(quote=quote, request=request, payment=payment, name=name, content=content, raw=raw)
 
     async def _check_signatures(self, call: Call) -> Address:
         request, payment = call.request.message, call.payment

@@ -21,6 +21,9 @@ class GatewayMetrics:
         )
         self.vouchers = Counter("plait_gateway_vouchers", "Vouchers journaled.", registry=self.registry)
         self.paid = Counter("plait_gateway_paid_base_units", "Base units promised to us.", registry=self.registry)
+        self.taken_over = Counter(
+            "plait_gateway_channels_taken_over", "Channels whose owner was gone.", registry=self.registry
+        )
         self.relays = Gauge("plait_gateway_open_answers", "Answers being relayed.", registry=self.registry)
         self.streams = Gauge("plait_gateway_streams", "Event streams open to payers.", registry=self.registry)
         self.first_chunk = Histogram(

@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
+from plait.protocol import codec
 from plait.protocol.errors import (
     BusyError,
     DeadlineError,
@@ -16,17 +17,20 @@ from plait.protocol.errors import (
     error_from_fault,
 )
 from plait.protocol.ids import Address
+from plait.protocol.messages import Receipt
 from plait.protocol.receipts import RECEIPT, ReceiptLeaf
+from plait.protocol.typed import Signed
 from plait_node.broker import BrokerError
 from plait_node.gateway.answer import Answer, Event, fault_event
-from plait_node.gateway.errors import BrokerAwayError, StoppedError
+from plait_node.gateway.custody import Custody
+from plait_node.gateway.errors import BrokerAwayError, OtherGatewayError, StoppedError
 from plait_node.gateway.faces import Outside
 from plait_node.gateway.metrics import GatewayMetrics
 from plait_node.gateway.store import JobStore, StoredJob, Verdict
 from plait_node.gateway.worker_line import WorkerLine
 
 _LOG = logging.getLogger(__name__)
-_KEEP_ALIVE_S = 10.0
+_KEEP_ALIVE_S = 2.0  # a payer takes a gateway for frozen that says nothing for 8 s
 # Reading an answer again needs no worker: its events lie in the broker, or they were dropped.
 _AGAIN_S = 10.0
 # Faults of this moment: the stream may be followed again, nothing was decided about the answer.
@@ -40,6 +44,7 @@ class RelayParts:
     outside: Outside
     store: JobStore
     line: WorkerLine
+    custody: Custody
     metrics: GatewayMetrics
 
 
@@ -174,7 +179,7 @@ class Relay:
         if any(event.kind in ("progress", "receipt") for event in events):
             self._earn()
         if self._answer.receipt is not None:
-            self._end()
+            await self._end()
         if events:
             async with self._changed:
                 self._events += events
@@ -186,7 +191,7 @@ class Relay:
         if price and self._parts.store.raise_earned(self.job.name, price):
             self._outside.book.earn(self.job.channel, self.job.name, price)
 
-    def _end(self) -> None:
+    async def _end(self) -> None:
         receipt = self._answer.receipt
         if receipt is None:
             return
@@ -197,9 +202,18 @@ class Relay:
         self._parts.store.add_receipt(self.job.name, digest, receipt)
         self._outside.book.end_job(self.job.channel, self.job.name, leaf)
         if self._known is None:
+            await self._log(leaf, receipt)
             self._parts.store.set_verdict(self.job.name, self._current, None)
             self._parts.metrics.jobs.labels(outcome="receipt").inc()
             _LOG.info("answer ended request=0x%s price=%d", self.job.name.hex(), receipt.message.price)
+
+    async def _log(self, leaf: ReceiptLeaf, receipt: Signed[Receipt]) -> None:
+        """Let who takes the channel over know how this answer ended, before the payer does."""
+        try:
+            await self._parts.custody.note_receipt(self.job.channel, leaf, codec.signed_to_pb(receipt))
+        except OtherGatewayError as error:
+            # Its owner reads the same answer and logs the same receipt; who listens here gets the rest of it.
+            _LOG.info("receipt left to the channel's owner request=0x%s owner=%s", self.job.name.hex(), error.url)
 
     async def _fail(self, error: RefusedError) -> None:
         self.passing = isinstance(error, _PASSING)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine
 from pathlib import Path
 from typing import Self
 
-from plait.ledger import PayeeBook
+from plait.ledger import SharedBook
 from plait.protocol import codec
 from plait.protocol.checks import CLOCK_TOLERANCE_S, MAX_DEADLINE_S, NodeDirectory
 from plait.protocol.errors import (
@@ -20,24 +20,27 @@ from plait.protocol.errors import (
     UnknownJobError,
     UnknownModelError,
 )
-from plait.protocol.ids import Address, Hash, hash32, to_hex
+from plait.protocol.ids import Address, Hash, channel_id, hash32, to_hex
 from plait.protocol.messages import Cancel, Resume
 from plait.protocol.pb import gateway_pb2, signed_pb2
 from plait.protocol.typed import Domain, Key, Signed
 from plait_node.broker import Broker, BrokerError
 from plait_node.gateway.answer import Event
 from plait_node.gateway.channels import ChannelView
-from plait_node.gateway.errors import UnknownFileError
+from plait_node.gateway.custody import Custody
+from plait_node.gateway.errors import OtherGatewayError, StoppedError, UnknownFileError
 from plait_node.gateway.faces import Chain, Deposits, OnChain, Outside
 from plait_node.gateway.intake import Intake, Till
 from plait_node.gateway.limits import MOST_STREAMS, STREAMS_A_REQUEST
 from plait_node.gateway.metrics import GatewayMetrics
-from plait_node.gateway.offers import OfferBook
+from plait_node.gateway.offers import Needs, OfferBook
 from plait_node.gateway.prompts import PromptDesk
 from plait_node.gateway.relay import Relay, RelayParts
+from plait_node.gateway.replay import Replay
 from plait_node.gateway.shelf import ModelShelf
 from plait_node.gateway.store import JobStore, StoredJob
 from plait_node.gateway.worker_line import WorkerLine
+from plait_node.policy import EVERYBODY, Guests
 
 _LOG = logging.getLogger(__name__)
 _KEPT_ANSWERS = 256
@@ -54,7 +57,7 @@ class Gateway:
         owner: Address,
         key: Key,
         domain: Domain,
-        book: PayeeBook,
+        book: SharedBook,
         store: Path,
         broker: Broker,
         directory: NodeDirectory,
@@ -65,8 +68,13 @@ class Gateway:
         notify: Callable[[], None],
         clock: Callable[[], float],
         patience_s: float = 5.0,
+        payers: Guests = EVERYBODY,
+        serves: Collection[Hash] = (),
     ) -> None:
-        """`notify` tells settlement that jobs ended; `patience_s` is how long the DHT and the chain may lag."""
+        """`notify` tells settlement that jobs ended; `patience_s` is how long the DHT and the chain may lag.
+
+        Where `serves` names models, only those are quoted.
+        """
         outside = Outside(
             me=owner,
             key=key,
@@ -83,25 +91,37 @@ class Gateway:
         )
         self._outside, self.clock = outside, clock
         self._store = JobStore(store)
-        self.metrics, self.shelf = GatewayMetrics(), ModelShelf(models, clock)
+        self.metrics, self.shelf = GatewayMetrics(), ModelShelf(models, clock, only=serves)
+        self._payers = payers
         self._open(ChannelView(outside))
 
     def _open(self, channels: ChannelView) -> None:
         outside, store = self._outside, self._store
         self.offers = OfferBook(outside, self.shelf)
         self.prompts = PromptDesk(outside, self.metrics)
-        self._till = Till(outside, store, channels, self.metrics)
+        self._custody = Custody(outside, store, Replay(outside, store), self.metrics)
+        self._custody.on_taken = self._on_taken
+        self._till = Till(outside, store, channels, self._custody, self.metrics)
         self._till.on_ended = self._forget_soon
-        self._intake = Intake(outside, store, till=self._till, channels=channels, offers=self.offers)
+        self._intake = Intake(
+            outside, store, till=self._till, channels=channels, offers=self.offers, payers=self._payers
+        )
         self._line = WorkerLine(outside.broker)
-        self._parts = RelayParts(outside=outside, store=store, line=self._line, metrics=self.metrics)
+        self._parts = RelayParts(
+            outside=outside, store=store, line=self._line, custody=self._custody, metrics=self.metrics
+        )
         self._relays: OrderedDict[Hash, Relay] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
         self._listeners: dict[Hash, int] = {}
-        self._closing = False
+        self._closing = self._closed = False
 
     async def __aenter__(self) -> Self:
-        """Take up the jobs of before the restart."""
+        """Take up the jobs of before the restart, and what gateways that are gone left behind."""
+        try:
+            await self._custody.renew()
+        except BrokerError as error:
+            _LOG.warning("no lease yet error=%s", error)
+        self._spawn(self._custody.run())
         for job in self._store.open_jobs(self.clock()):
             self._spawn(self._take_up(job))
         return self
@@ -113,12 +133,31 @@ class Gateway:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
+        await self._custody.give_back()
         self._store.close()
 
-    async def quote(self, body: bytes) -> gateway_pb2.QuoteReply:
+    async def close(self) -> None:
+        """Quote and take no more jobs; those in hand are relayed, paid and resumed as before."""
+        self._closed = True
+
+    @property
+    def busy(self) -> bool:
+        """Tell whether an answer is being relayed, or listened to."""
+        return bool(self._listeners) or any(not relay.done for relay in self._relays.values())
+
+    def reached_at(self, url: str) -> None:
+        """Say where payers reach this gateway: others of this operator send those to it whose channels it owns."""
+        self._custody.url = url
+
+    def owns(self, channel: Hash) -> bool:
+        """Say whether this gateway owns a channel now, and may claim for it."""
+        return self._custody.owns(channel)
+
+    async def quote(self, body: bytes, needs: Needs) -> gateway_pb2.QuoteReply:
         """Return a signed quote and its workers' prekeys."""
+        self._check_open()
         call = codec.parse(gateway_pb2.QuoteCall, body)
-        quote, prekeys = await self.offers.quote(hash32(call.model))
+        quote, prekeys = await self.offers.quote(hash32(call.model), needs)
         self.metrics.quotes.inc()
         return gateway_pb2.QuoteReply(
             quote=codec.signed_to_pb(quote), prekeys=[codec.signed_to_pb(prekey) for prekey in prekeys]
@@ -126,6 +165,7 @@ class Gateway:
 
     async def take_job(self, body: bytes) -> gateway_pb2.JobReply:
         """Take a job, idempotent by its request."""
+        self._check_open()
         job, ack = await self._intake.take(body)
         self._relay(job)
         return gateway_pb2.JobReply(ack=ack)
@@ -133,9 +173,10 @@ class Gateway:
     async def take_voucher(self, body: bytes) -> signed_pb2.Acknowledgement:
         """Journal a payment, pass it on to the worker, acknowledge it; the very same call again is harmless."""
         payment = codec.payment_from_pb(codec.parse(gateway_pb2.VoucherCall, body).payment)
+        payer, signer = payment.voucher.message.payer, payment.voucher.signer(self._outside.domain)
+        await self._till.hold(payer, signer)
         # A payer whose job was refused after it had signed sends its payment alone, to have it back as credit.
         job = self._store.job(payment.pay.message.request)
-        payer, signer = payment.voucher.message.payer, payment.voucher.signer(self._outside.domain)
         if job is not None and (payer, signer) != (job.payer, job.signer):
             raise BadSignatureError("the voucher is not signed by the key that signed this request")
         accepted = await self._till.accept(payment, payer=payer, signer=signer)
@@ -149,16 +190,18 @@ class Gateway:
     async def cancel(self, name: Hash, body: bytes) -> None:
         """Pass a payer's cancellation on to the worker."""
         signed = codec.signed_from_pb(codec.parse(gateway_pb2.CancelCall, body).cancel, Cancel)
-        job = self._job(name)
+        job = await self._job(name)
         self._check_payer(job, signed, signed.message.request)
         await self._line.cancel(job, self._worker_of(name), signed)
 
-    def channel_state(self, body: bytes) -> gateway_pb2.ChannelState:
+    async def channel_state(self, body: bytes) -> gateway_pb2.ChannelState:
         """Return the last voucher of a channel and its Ack; empty before the first payment."""
         call = codec.parse(gateway_pb2.ChannelStateCall, body)
         if (len(call.payer), len(call.signer)) != (20, 20):
             raise BadRequestError("name the channel's payer and signer, 20 bytes each")
-        state = self._outside.book.state(Address(call.payer), Address(call.signer))
+        payer, signer = Address(call.payer), Address(call.signer)
+        known = await self._custody.hold_known(channel_id(payer, self._outside.me, signer))
+        state = self._outside.book.state(payer, signer) if known else None
         if state is None:
             return gateway_pb2.ChannelState()
         ack = self._till.sign_ack(voucher=state.voucher.struct_hash(), at=state.at, credit=state.credit)
@@ -167,7 +210,7 @@ class Gateway:
     async def events(self, name: Hash, body: bytes) -> AsyncGenerator[Event | None]:
         """Check the call and return the events of an answer after a sequence, None as a sign of life."""
         signed = codec.signed_from_pb(codec.parse(gateway_pb2.EventsCall, body).resume, Resume)
-        job = self._job(name)
+        job = await self._job(name)
         self._check_payer(job, signed, signed.message.request)
         now = self.clock()
         if not now - CLOCK_TOLERANCE_S <= signed.message.expires <= now + MAX_DEADLINE_S + CLOCK_TOLERANCE_S:
@@ -178,8 +221,9 @@ class Gateway:
             raise BusyError("too many streams are open; close one, or try again in a moment")
         return self._listen(self._relay(job), name, signed.message.after)
 
-    def receipts(self, channel: Hash, index: int) -> gateway_pb2.ReceiptListing:
+    async def receipts(self, channel: Hash, index: int) -> gateway_pb2.ReceiptListing:
         """Return a channel's ended jobs from a place on."""
+        await self._custody.hold_known(channel)
         listing = gateway_pb2.ReceiptListing()
         for leaf in self._outside.book.leaves(channel, index)[:_RECEIPTS_A_CALL]:
             receipt = self._store.receipt(leaf.hash)
@@ -201,11 +245,20 @@ class Gateway:
             return False
         return True
 
-    def _job(self, name: Hash) -> StoredJob:
+    async def _job(self, name: Hash) -> StoredJob:
+        """Return a job of a channel that is ours, be it taken by another gateway."""
         job = self._store.job(name)
+        channel = job.channel if job else await self._custody.channel_of(name)
+        if channel is not None:
+            await self._custody.hold(channel)
+            job = self._store.job(name)
         if job is None:
             raise UnknownJobError(f"request {to_hex(name)} is not known here; send the job first")
         return job
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoppedError("this gateway is shutting down; ask another one, or this one again in a moment")
 
     def _check_payer(self, job: StoredJob, signed: Signed[Cancel] | Signed[Resume], named: Hash) -> None:
         if named != job.name or signed.signer(self._outside.domain) != job.signer:
@@ -246,13 +299,26 @@ class Gateway:
         """Queue a job that a crash left between journal and broker, and follow its answer again."""
         while self.clock() < job.deadline:
             try:
+                await self._custody.hold(job.channel)
                 await self._intake.publish(job)
                 self._relay(job)
+            except OtherGatewayError as error:
+                _LOG.info("job left to its channel's owner request=0x%s owner=%s", job.name.hex(), error.url)
+                return
             except PlaitError as error:
                 _LOG.warning("job not taken up yet request=0x%s error=%s", job.name.hex(), error.text)
                 await asyncio.sleep(_RETRY_S)
             else:
                 return
+
+    def _on_taken(self, channel: Hash) -> None:
+        if self._closing:
+            return
+        for job in self._store.open_jobs(self.clock()):
+            if job.channel == channel and job.name not in self._relays:
+                self._spawn(self._take_up(job))
+        if self._outside.book.known(channel):
+            self._outside.notify()
 
     def _forget_soon(self, name: Hash) -> None:
         self._line.forget(name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from plait.protocol.errors import ManifestError
@@ -19,7 +19,9 @@ _RESCAN_S = 5.0
 class ModelShelf:
     """Reads `<folder>/<model id>/`; a model published while the gateway runs is found within seconds."""
 
-    def __init__(self, folder: Path, clock: Callable[[], float]) -> None:
+    def __init__(self, folder: Path, clock: Callable[[], float], *, only: Collection[Hash] = ()) -> None:
+        """Read `folder`; where `only` names models, the others are not here."""
+        self._only = frozenset(only)
         self._folder = folder
         self._clock = clock
         self._manifests: dict[Hash, Manifest] = {}
@@ -63,7 +65,7 @@ class ModelShelf:
     def _read(self, folder: Path) -> None:
         try:
             model = hash32(folder.name)
-            if model in self._manifests:
+            if model in self._manifests or (self._only and model not in self._only):
                 return
             path = folder / "manifest.json"
             if path.stat().st_size > MAX_BYTES:

@@ -5,7 +5,10 @@ Payments are in the journal of `plait.ledger`; answers are in the broker. This f
 
 from __future__ import annotations
 
+import secrets
 import sqlite3
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +17,7 @@ from plait.protocol.errors import Fault
 from plait.protocol.ids import Address, Hash
 from plait.protocol.messages import Quote, Receipt, Request
 from plait.protocol.pb import gateway_pb2, signed_pb2
+from plait.protocol.receipts import ABORTED, ReceiptLeaf
 from plait.protocol.typed import Signed
 from plait_node.gateway.errors import GatewayError
 
@@ -28,6 +32,7 @@ CREATE TABLE IF NOT EXISTS verdicts (request BLOB PRIMARY KEY, sequence INTEGER 
 CREATE TABLE IF NOT EXISTS receipts (request BLOB PRIMARY KEY, digest BLOB NOT NULL UNIQUE, receipt BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS earned (request BLOB PRIMARY KEY, amount BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS ended (request BLOB PRIMARY KEY);
+CREATE TABLE IF NOT EXISTS holder (one INTEGER PRIMARY KEY CHECK (one = 1), name TEXT NOT NULL);
 """
 # Answers are kept in the broker for two hours; after that a call can be of no use.
 _CALL_LIFE_S = 2 * 3_600
@@ -82,6 +87,22 @@ class JobStore:
     def close(self) -> None:
         """Close the file."""
         self._db.close()
+
+    def holder(self) -> str:
+        """Return the name under which this gateway holds leases, the same for ever: 16 hex digits."""
+        self._run("INSERT OR IGNORE INTO holder VALUES (1, ?)", secrets.token_hex(8))
+        return self._db.execute("SELECT name FROM holder").fetchone()[0]
+
+    @contextmanager
+    def together(self) -> Generator[None]:
+        """Keep all that the block says in one transaction."""
+        self._run("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._run("ROLLBACK")
+            raise
+        self._run("COMMIT")
 
     def add(self, job: StoredJob) -> None:
         """Keep a job; again is no error."""
@@ -155,6 +176,11 @@ class JobStore:
         row = self._db.execute("SELECT request FROM receipts WHERE digest = ?", (digest,)).fetchone()
         return Hash(row[0]) if row else None
 
+    def ended_by(self, leaves: Sequence[ReceiptLeaf]) -> list[Hash]:
+        """Return the requests that a payment's leaves end, as far as their receipts are known."""
+        named = [leaf.hash if leaf.kind == ABORTED else self.request_of(leaf.hash) for leaf in leaves]
+        return [name for name in named if name is not None]
+
     def raise_earned(self, name: Hash, amount: int) -> bool:
         """Keep what an answer is worth so far; return False unless it grew, as when a stream is read again."""
         blob = codec.amount_bytes(amount)
@@ -163,6 +189,11 @@ class JobStore:
             return False
         self._run("INSERT OR REPLACE INTO earned VALUES (?, ?)", name, blob)
         return True
+
+    def earned(self, name: Hash) -> int:
+        """Return what an answer is worth so far, in base units."""
+        row = self._db.execute("SELECT amount FROM earned WHERE request = ?", (name,)).fetchone()
+        return codec.amount_from(row[0]) if row else 0
 
     def set_ended(self, name: Hash) -> None:
         """Say that the payer ended the job with its leaf."""

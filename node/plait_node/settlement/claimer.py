@@ -24,7 +24,7 @@ from plait.protocol.receipts import ClaimRow
 
 log = logging.getLogger(__name__)
 
-Policy = Literal["after-each-job", "manual"]
+Policy = Literal["after-each-job", "threshold", "manual"]
 
 # Two purposes, so that the rounds of "claim" stay in order: "last" takes whatever voucher a channel has.
 _ROUND, _LAST = "claim", "claim-last"
@@ -62,18 +62,23 @@ class Claimer:
         me: Address,
         *,
         policy: Policy = "after-each-job",
+        threshold: int = 0,
         watch_s: float = 15.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        """Claim by `policy`; with "threshold" once a channel owes `threshold` base units that were not claimed."""
         self._writer = writer
         self._reader = writer.reader
         self._me = me
         self._book = PayeeBook(journal, writer.reader.deployment.domain, me)
         self._outbox = Outbox(journal, clock=clock)
         self._policy: Policy = policy
+        self._threshold = threshold
         self._watch_s = watch_s
         self._watched: float | None = None
         self._wake = asyncio.Event()
+        # Whether a channel is this process's to claim for: of several gateways of one payee each has its own.
+        self.owns: Callable[[Hash], bool] = lambda _: True
         self._one_at_a_time = asyncio.Lock()
 
     def notify(self) -> None:
@@ -95,13 +100,16 @@ class Claimer:
                 continue
 
     async def settle(self) -> None:
-        """Send what is due, one transaction for each ended job, and finish what an earlier run began."""
+        """Send what is due, one transaction for each ended job or large channel; finish what an earlier run began."""
         async with self._one_at_a_time:
             for intent in self._outbox.open(_ROUND, _LAST):
                 await self._finish(intent)
             if self._policy == "after-each-job":
-                for due in self._due():
+                for due in await self._unpaid(self._due()):
                     await self._finish(self._intend(_ROUND, due))
+            if self._policy == "threshold":
+                for due in self._large():
+                    await self._finish(self._intend(_LAST, due))
 
     async def claim_now(self) -> None:
         """Claim the last voucher of every channel that is worth more than the chain has paid."""
@@ -149,6 +157,27 @@ class Claimer:
         newest = self._outbox.newest(_ROUND)
         return self._book.rounds(after=int.from_bytes(newest.subject, "big") if newest else 0)
 
+    def _large(self) -> list[Round]:
+        """Return the last voucher of each channel that owes the threshold beyond the last claim that was done."""
+        found: list[Round] = []
+        for state in self._book.channels():
+            last, done = self._book.last_round(state.channel), self._outbox.newest_done(state.channel, _ROUND, _LAST)
+            claimed = _body(done)[1].cumulative if done else 0
+            if last and self.owns(state.channel) and last.voucher.message.cumulative - claimed >= self._threshold:
+                found.append(last)
+        return found
+
+    async def _unpaid(self, due: list[Round]) -> list[Round]:
+        """Leave out what another gateway claimed before its channel came here, but for each channel's last round."""
+        last = {each.channel: each.seq for each in due}
+        several = [each for each in due if each.seq != last[each.channel]]
+        paid = {each: (await self._reader.channel_by_id(each)).claimed for each in {each.channel for each in several}}
+        return [
+            each
+            for each in due
+            if each.seq == last[each.channel] or each.voucher.message.cumulative > paid[each.channel]
+        ]
+
     def _intend(self, purpose: str, due: Round) -> Intent:
         return self._outbox.intend(purpose, due.seq.to_bytes(8, "big"), due.channel + due.row().pack())
 
@@ -159,7 +188,7 @@ class Claimer:
             async with gate:
                 return state, await self._reader.channel_by_id(state.channel)
 
-        return await asyncio.gather(*(slot(state) for state in self._book.channels()))
+        return await asyncio.gather(*(slot(state) for state in self._book.channels() if self.owns(state.channel)))
 
     async def _claim_last(self, state: ChannelState, slot: ChannelSlot) -> None:
         last = self._book.last_round(state.channel)
@@ -175,9 +204,9 @@ class Claimer:
             self._wake.set()
 
     async def _finish(self, intent: Intent) -> None:
-        if not self._outbox.is_open(intent):
-            return
         channel, row = _body(intent)
+        if not self._outbox.is_open(intent) or not self.owns(channel):
+            return
         try:
             result = await self._send(intent, channel, row)
         except ContractError as error:

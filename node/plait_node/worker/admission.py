@@ -14,6 +14,7 @@ from plait.protocol.messages import Cancel, Pay, Quote, Request, Terms
 from plait.protocol.money import job_price
 from plait.protocol.sealing import ContentKey, open_prompt
 from plait.protocol.typed import Domain, Signed, digest
+from plait_node.policy import EVERYBODY, Guests
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,6 +64,8 @@ class Admission:
     directory: NodeDirectory
     prekeys: PrekeyRing
     manifest: Manifest
+    payers: Guests = EVERYBODY
+    least: tuple[int, int] = (0, 0)  # of a million tokens in and out, in base units
 
     async def admit(self, call: gateway_pb2.JobCall, *, now: float) -> Task:
         """Return the opened task; raise a `RefusedError`, `ProtocolError` or `PrekeyError`."""
@@ -70,6 +73,8 @@ class Admission:
         signed = signed_from_pb(call.request, Request)
         request = signed.message
         self._check_model(request)
+        self.payers.check(request.payer, "payer")
+        self._check_price(quote.message)
         check_request(quote.message, request, now=min(now, quote.message.expires))
         if not now < request.deadline:
             raise errors.DeadlineError("the deadline has passed; send a new request")
@@ -97,6 +102,7 @@ class Admission:
     def admit_on_chain(self, request: Request, ids: Sequence[int], content_key: ContentKey) -> Task:
         """Return the task of a request from the chain; the key is the public one where its prompt is."""
         self._check_model(request)
+        self.payers.check(request.payer, "payer")
         check_commitments(request, content_key, ids, ())
         if len(request.profiles) != 1 or request.gateway != self.owner:
             raise errors.BadRequestError("a request from the chain names this node and one profile")
@@ -109,6 +115,15 @@ class Admission:
             raise errors.UnknownModelError(
                 f"this worker serves {to_hex(self.manifest.model_id)}, not {to_hex(request.model)}"
             )
+
+    def _check_price(self, quote: Quote) -> None:
+        """Check that no profile is quoted below what this operator asks; raise `PriceTooLowError`."""
+        for terms in quote.terms:
+            if terms.input_price < self.least[0] or terms.output_price < self.least[1]:
+                raise errors.PriceTooLowError(
+                    f"this worker asks {self.least[0]} and {self.least[1]} base units per 1,000,000 tokens in and out, "
+                    f"the quote says {terms.input_price} and {terms.output_price}; ask for a new quote"
+                )
 
     def _open(self, quote: Quote, call: gateway_pb2.JobCall, request: Hash) -> ContentKey:
         place = next((worker for worker in quote.workers if worker.node == self.owner), None)

@@ -25,8 +25,9 @@ class Proposer(Protocol):
         ...
 
 
-# Makes what guesses for one job by the method of this name; None where the method does not guess.
-Proposers = Callable[[str], Proposer | None]
+# Makes what guesses for one job by the method of this name; None where the method does not guess. The number is the
+# share of a step in which stages compute: the farther they are apart, the less a wrong guess costs.
+Proposers = Callable[[str, float], Proposer | None]
 
 
 class Ahead:
@@ -49,7 +50,7 @@ class Ahead:
     @classmethod
     def of(cls, decision: Decision, proposers: Proposers, *, vocabulary: int, ids: Sequence[int]) -> Ahead:
         """Guess as the decision says."""
-        proposer = proposers(PROMPT_LOOKUP) if decision.depth else None
+        proposer = proposers(PROMPT_LOOKUP, decision.busy) if decision.depth else None
         return cls(proposer, depth=decision.depth, vocabulary=vocabulary, ids=ids)
 
     def propose(self, most: int) -> tuple[int, ...]:

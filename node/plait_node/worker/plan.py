@@ -65,6 +65,12 @@ class Decision:
         return self.choice.amounts.get("chunk", 0) if CHUNKED_PREFILL in self.choice.methods else 0
 
     @property
+    def busy(self) -> float:
+        """Return the share of a step's expected time in which stages compute; the rest is on the way."""
+        micros = sum(record.facts.step_micros for record in self.route.records)
+        return min(1.0, micros / 1e6 / self.route.step_s) if micros and self.route.step_s else 1.0
+
+    @property
     def depth(self) -> int:
         """Return how many ids are guessed at a time; 0 for none."""
         return self.choice.amounts.get("depth", 0) if PROMPT_LOOKUP in self.choice.methods else 0

@@ -47,4 +47,4 @@ class Tools:
     tokenizer: Decodes
     clock: Callable[[], float]
     patience: Patience = field(default_factory=Patience)
-    proposers: Proposers = lambda _: None
+    proposers: Proposers = lambda _, __: None

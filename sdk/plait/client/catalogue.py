@@ -41,11 +41,12 @@ class Catalogue:
     def __init__(self, edge: ChainEdge, http: httpx.AsyncClient, folder: Path, only: Address | None) -> None:
         self._edge, self._http, self._folder, self._only = edge, http, folder, only
         self._known: dict[Hash, tuple[Manifest, ChatTokenizer]] = {}
+        self._clients: dict[tuple[Address, str], GatewayClient] = {}
 
     async def gateways(self) -> list[GatewayClient]:
         """Return staked gateways with an HTTP endpoint, in random order; raise `NoGatewayError`."""
         nodes = [node for node in await self._edge.gateways() if self._only in (None, node.owner)]
-        found = [GatewayClient(node.owner, url, self._http) for node in nodes if (url := _http(node))]
+        found = [client for node in nodes if (client := self._client(node)) is not None]
         if not found:
             named = f" {to_hex(self._only)}" if self._only else ""
             raise NoGatewayError(f"no staked gateway{named} with an HTTP endpoint is registered on this chain")
@@ -55,9 +56,18 @@ class Catalogue:
     async def gateway(self, owner: Address) -> GatewayClient:
         """Return one gateway, staked or not any more; raise `NoGatewayError` when it names no HTTP endpoint."""
         node = await self._edge.node(owner)
-        if node is None or not (url := _http(node)):
+        client = self._client(node) if node else None
+        if client is None:
             raise NoGatewayError(f"gateway {to_hex(owner)} names no HTTP endpoint on this chain")
-        return GatewayClient(owner, url, self._http)
+        return client
+
+    def _client(self, node: NodeInfo) -> GatewayClient | None:
+        """Return a node's gateways, as one client for as long as their endpoint stays: it knows where a channel is."""
+        key = node.owner, node.endpoint
+        if key not in self._clients and (faces := _faces(node)):
+            random.shuffle(faces)
+            self._clients[key] = GatewayClient(node.owner, faces[0], self._http, faces[1:])
+        return self._clients.get(key)
 
     async def models(self) -> list[Model]:
         """Return the models that gateways offer now; names are those of the manifests' own bytes."""
@@ -150,8 +160,9 @@ def _keep(path: Path, data: bytes) -> None:
     draft.replace(path)
 
 
-def _http(node: NodeInfo) -> str | None:
+def _faces(node: NodeInfo) -> list[str]:
     try:
-        return endpoints(node.endpoint).http
+        found = endpoints(node.endpoint)
     except MalformedMessageError:
-        return None
+        return []
+    return [found.http, *found.others] if found.http else []

@@ -19,6 +19,7 @@ from plait.client.edge import ChainEdge, RpcEdge
 from plait.client.jobs import AsyncJobs, AsyncNodes
 from plait.client.market import Wanted, best_offer
 from plait.client.onchain import AsyncRequests
+from plait.client.patience import patient
 from plait.client.purse import Purse
 from plait.client.run import Run, prepare
 from plait.client.settings import Settings, settle
@@ -27,6 +28,8 @@ from plait.protocol.ids import to_hex
 from plait.protocol.typed import Key
 
 Connect = Callable[[Settings], Awaitable[ChainEdge]]
+
+_QUOTE_PATIENCE_S = 30.0  # with gateways that have no worker now
 
 
 class AsyncPlait:
@@ -113,7 +116,10 @@ class AsyncPlait:
         served = await catalogue.find(call.model)
         prompt = served.tokenizer.render(call.messages)
         wanted = Wanted(input_tokens=len(prompt), max_tokens=call.max_tokens, max_price=call.max_price)
-        offer = await best_offer(edge, served, wanted, self._clock)
+        offer = await patient(
+            lambda: best_offer(edge, served, wanted, self._clock),
+            patience_s=min(_QUOTE_PATIENCE_S, call.timeout_s / 2),
+        )
         purse = await self.purse()
         prepared = prepare(call, served, offer, prompt, purse=purse, now=self._clock())
         run = Run(prepared, edge=edge, purse=purse, archive=await self.archive(), clock=self._clock)

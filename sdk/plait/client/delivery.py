@@ -70,6 +70,7 @@ class Delivery:
         until = self.asked.parameters.exclusive_until - BEGIN_MARGIN_S
         why, tries = "its exclusive period is over, or nearly", 0
         while clock() < until:
+            wait_s = _PAUSES_S[min(tries, len(_PAUSES_S) - 1)]
             try:
                 prekeys = await quoted_prekeys(edge, gateway, self.asked.parameters.model, now=clock())
                 await gateway.bring_prompt(self.number, self._sealed(prekeys))
@@ -81,10 +82,10 @@ class Delivery:
             except PlaitError as error:
                 if not error.retry:
                     raise PromptNotDeliveredError(self.number, error.text) from error
-                why = error.text
+                why, wait_s = error.text, max(wait_s, error.retry_after_s)
             else:
                 return
-            await asyncio.sleep(_PAUSES_S[min(tries, len(_PAUSES_S) - 1)])
+            await asyncio.sleep(wait_s)
             tries += 1
         raise PromptNotDeliveredError(self.number, why)
 

@@ -1,12 +1,12 @@
-"""One gateway over HTTP. Nothing it says is believed here: callers check signatures and hashes."""
+"""The gateways of one operator over HTTP. Nothing they say is believed here: callers check signatures and hashes."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
 import binascii
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -25,7 +25,7 @@ from plait.protocol.codec import (
     signed_from_pb,
     signed_to_pb,
 )
-from plait.protocol.errors import MalformedMessageError, RefusedError, error_from_fault
+from plait.protocol.errors import MalformedMessageError, PlaitError, RefusedError, error_from_fault
 from plait.protocol.ids import Address, Hash, hash32, to_hex
 from plait.protocol.messages import Ack, Cancel, Prekey, Quote, Request, Resume, Voucher
 from plait.protocol.pb import gateway_pb2, signed_pb2
@@ -33,13 +33,16 @@ from plait.protocol.receipts import ReceiptLeaf
 from plait.protocol.typed import Signed
 
 P = TypeVar("P", bound=Proto)
+MakeRequest = Callable[[str], httpx.Request]
 
 CALL_DEADLINE_S = 20.0
-SILENCE_S = 45.0  # a gateway sends a comment at least every 10 s
+# A gateway sends a comment every 2 s. A worker waits 20 s for a payment, so one that froze is left well before that.
+SILENCE_S = 8.0
 MAX_REPLY_BYTES = 2 * 1_024 * 1_024
 MAX_FILE_BYTES = 64 * 1_024 * 1_024
-# What stands behind the gateway failed, or it is going down: it may have acted all the same, so the call is repeated.
-AWAY = ("internal", "stopped", "broker_away", "rpc", "chain", "reorg")
+# What stands behind the gateway failed, it is going down, or the channel is at another one of its operator: it may
+# have acted all the same, so the call is repeated.
+AWAY = ("internal", "stopped", "broker_away", "other_gateway", "rpc", "chain", "reorg")
 _TYPE = {"content-type": "application/x-protobuf"}
 
 
@@ -63,11 +66,16 @@ class SealedRequest:
 
 
 class GatewayClient:
-    """The HTTP face of one gateway, known by its owner's address."""
+    """The HTTP face of an operator's gateways, known by its owner's address; calls go to the one at `url`.
 
-    def __init__(self, owner: Address, url: str, http: httpx.AsyncClient) -> None:
+    Each channel is at one of them at a time. One that does not answer, or says that it is at another, is left for the
+    one it names if that is among `others` and `url`, as the chain has them, else for the next.
+    """
+
+    def __init__(self, owner: Address, url: str, http: httpx.AsyncClient, others: Sequence[str] = ()) -> None:
         self.owner = owner
         self.url = url
+        self._faces = (url, *others)
         self._http = http
 
     async def models(self) -> dict[Hash, str]:
@@ -97,9 +105,12 @@ class GatewayClient:
         """Return a file's bytes, unchecked."""
         return await self._get(f"/v1/files/{to_hex(name)}", MAX_FILE_BYTES)
 
-    async def quote(self, model: Hash) -> tuple[Signed[Quote], list[Signed[Prekey]]]:
-        """Ask for a quote."""
-        reply = await self._post("/v1/quotes", gateway_pb2.QuoteCall(model=model), gateway_pb2.QuoteReply)
+    async def quote(
+        self, model: Hash, *, input_tokens: int = 0, output_tokens: int = 0
+    ) -> tuple[Signed[Quote], list[Signed[Prekey]]]:
+        """Ask for a quote, for a job of this size; 0 for what is not known."""
+        path = f"/v1/quotes?input={input_tokens}&output={output_tokens}"
+        reply = await self._post(path, gateway_pb2.QuoteCall(model=model), gateway_pb2.QuoteReply)
         if len(reply.prekeys) > 64:
             raise GatewayAnswerError(self.url, "a quote comes with at most 64 prekeys")
         with self._checked("quote"):
@@ -137,17 +148,14 @@ class GatewayClient:
     async def cancel(self, cancel: Signed[Cancel]) -> None:
         """Ask it to stop a job."""
         call = gateway_pb2.CancelCall(cancel=signed_to_pb(cancel))
-        path = f"/v1/jobs/{to_hex(cancel.message.request)}/cancel"
-        await self._body(
-            self._http.build_request("POST", self.url + path, content=call.SerializeToString(), headers=_TYPE)
-        )
+        await self._body(self._post_request(f"/v1/jobs/{to_hex(cancel.message.request)}/cancel", call))
 
     async def events(self, resume: Signed[Resume]) -> AsyncGenerator[tuple[int, gateway_pb2.ResultEvent]]:
         """Yield (sequence, event) after the one the Resume names, until the gateway closes the stream."""
         call = gateway_pb2.EventsCall(resume=signed_to_pb(resume))
-        path = f"/v1/jobs/{to_hex(resume.message.request)}/events"
+        make = self._post_request(f"/v1/jobs/{to_hex(resume.message.request)}/events", call, read_s=SILENCE_S)
         reader = EventReader()
-        async with self._sent(self._post_request(path, call)) as response:
+        async with self._opened(make) as response:
             async for data in response.aiter_bytes():
                 with self._checked("event stream"):
                     found = [(event.id, _result(event.data)) for event in reader.feed(data)]
@@ -155,38 +163,72 @@ class GatewayClient:
                     yield each
 
     async def _get(self, path: str, limit: int) -> bytes:
-        return await self._body(self._http.build_request("GET", self.url + path), limit)
+        return await self._body(lambda url: self._http.build_request("GET", url + path), limit)
 
-    def _post_request(self, path: str, call: Proto) -> httpx.Request:
-        # One read may wait as long as a stream stays silent; whole replies have a shorter deadline of their own.
-        timeout = httpx.Timeout(CALL_DEADLINE_S, read=SILENCE_S)
+    def _post_request(self, path: str, call: Proto, *, read_s: float = CALL_DEADLINE_S) -> MakeRequest:
+        timeout = httpx.Timeout(CALL_DEADLINE_S, read=read_s)
         body = call.SerializeToString()
-        return self._http.build_request("POST", self.url + path, content=body, headers=_TYPE, timeout=timeout)
+        return lambda url: self._http.build_request("POST", url + path, content=body, headers=_TYPE, timeout=timeout)
 
     async def _post(self, path: str, call: Proto, kind: type[P]) -> P:
         data = await self._body(self._post_request(path, call))
         with self._checked("reply"):
             return parse(kind, data)
 
-    async def _body(self, request: httpx.Request, limit: int = MAX_REPLY_BYTES) -> bytes:
-        try:
-            async with asyncio.timeout(CALL_DEADLINE_S), self._sent(request) as response:
-                return await self._read(response, limit)
-        except TimeoutError as error:
-            raise GatewayDownError(self.url, f"no whole reply within {CALL_DEADLINE_S:.0f} s") from error
+    async def _body(self, make: MakeRequest, limit: int = MAX_REPLY_BYTES) -> bytes:
+        left = len(self._faces)
+        while True:
+            url, left = self.url, left - 1
+            deadline_s = SILENCE_S if left else CALL_DEADLINE_S  # every call may be made again, here or elsewhere
+            try:
+                async with asyncio.timeout(deadline_s), self._sent(make, url) as response:
+                    return await self._read(response, limit)
+            except TimeoutError:
+                down = GatewayDownError(url, f"no whole reply within {deadline_s:.0f} s")
+            except GatewayDownError as error:
+                down = error
+            self._turn_from(url, down.text)
+            if not left:
+                raise down
 
     @asynccontextmanager
-    async def _sent(self, request: httpx.Request) -> AsyncGenerator[httpx.Response]:
+    async def _opened(self, make: MakeRequest) -> AsyncGenerator[httpx.Response]:
+        """Open a stream at the gateway that has it; one that breaks later is the caller's to resume."""
+        async with AsyncExitStack() as stack:
+            left, url, response = len(self._faces), self.url, None
+            while response is None:
+                url, left = self.url, left - 1
+                try:
+                    response = await stack.enter_async_context(self._sent(make, url))
+                except GatewayDownError as error:
+                    self._turn_from(url, error.text)
+                    if not left:
+                        raise
+            try:
+                yield response
+            except httpx.HTTPError:
+                self._turn_from(url, "")
+                raise
+
+    def _turn_from(self, url: str, why: str) -> None:
+        """Speak to another gateway than the one at `url` from now on, unless another call turned away already."""
+        if self.url == url:
+            following = self._faces[(self._faces.index(url) + 1) % len(self._faces)]
+            words = why.split()
+            self.url = next((face for face in self._faces if face != url and face in words), following)
+
+    @asynccontextmanager
+    async def _sent(self, make: MakeRequest, url: str) -> AsyncGenerator[httpx.Response]:
         try:
-            response = await self._http.send(request, stream=True)
+            response = await self._http.send(make(url), stream=True)
             try:
                 if response.status_code >= 300:
-                    raise await self._refusal(response)
+                    raise await self._refusal(response, url)
                 yield response
             finally:
                 await response.aclose()
         except httpx.HTTPError as error:
-            raise GatewayDownError(self.url, str(error) or type(error).__name__) from error
+            raise GatewayDownError(url, str(error) or type(error).__name__) from error
 
     async def _read(self, response: httpx.Response, limit: int) -> bytes:
         data = bytearray()
@@ -196,15 +238,18 @@ class GatewayClient:
                 raise GatewayAnswerError(self.url, f"a reply exceeds {limit} bytes")
         return bytes(data)
 
-    async def _refusal(self, response: httpx.Response) -> Exception:
+    async def _refusal(self, response: httpx.Response, url: str) -> PlaitError:
         data = await self._read(response, 64 * 1_024)
         try:
             fault = parse(signed_pb2.Fault, data)
         except MalformedMessageError:
             fault = signed_pb2.Fault()
         if not fault.code or fault.code.startswith(AWAY):
-            return GatewayDownError(self.url, fault_from_pb(fault).text or f"HTTP {response.status_code}")
-        return error_from_fault(fault_from_pb(fault))
+            error: PlaitError = GatewayDownError(url, fault_from_pb(fault).text or f"HTTP {response.status_code}")
+        else:
+            error = error_from_fault(fault_from_pb(fault))
+        error.retry_after_s = _seconds(response.headers.get("retry-after", ""))
+        return error
 
     def _acknowledged(self, received: signed_pb2.Acknowledgement) -> Acknowledged:
         with self._checked("acknowledgement"):
@@ -227,6 +272,11 @@ class _Checked:
     def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
         if isinstance(error, MalformedMessageError) and not isinstance(error, RefusedError):
             raise GatewayAnswerError(self._url, f"its {self._what} is malformed ({error.text})") from error
+
+
+def _seconds(text: str) -> float:
+    """Read a `Retry-After` of whole seconds, 0 for anything else."""
+    return float(text) if text.isascii() and text.isdigit() and len(text) < 6 else 0.0
 
 
 def _result(data: str) -> gateway_pb2.ResultEvent:

@@ -60,15 +60,19 @@ async def best_offer(edge: ChainEdge, served: Served, wanted: Wanted, clock: Cal
 
 def _joined(errors: Sequence[PlaitError]) -> PlaitError:
     if isinstance(errors[0], RefusedError) and all(type(each) is type(errors[0]) for each in errors):
-        return errors[0]
-    return NoGatewayError("no gateway gives a usable quote", [each.text for each in errors])
+        joined: PlaitError = errors[0]
+    else:
+        joined = NoGatewayError("no gateway gives a usable quote", [each.text for each in errors])
+    # Whoever is back first may have one.
+    joined.retry_after_s = min((each.retry_after_s for each in errors if each.retry_after_s > 0), default=0.0)
+    return joined
 
 
 async def _offer(
     edge: ChainEdge, gateway: GatewayClient, served: Served, wanted: Wanted, clock: Callable[[], float]
 ) -> Offer:
     model = served.manifest.model_id
-    quote, prekeys = await gateway.quote(model)
+    quote, prekeys = await gateway.quote(model, input_tokens=wanted.input_tokens, output_tokens=wanted.max_tokens or 0)
     await check_quote(edge.domain, edge.directory, quote, prekeys, gateway=gateway.owner, model=model, now=clock())
     terms = quote.message
     profiles = tuple(each.profile for each in terms.terms if served.manifest.profile(each.profile))

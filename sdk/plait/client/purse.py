@@ -28,7 +28,7 @@ from plait.protocol.typed import Key
 
 Send = Callable[[Payment], Awaitable[Acknowledged]]
 
-_PATIENCE = (0.2, 0.5, 1.0, 2.0, 4.0)  # between tries while a gateway restarts
+_PATIENCE = (0.2, 0.5, 1.0, 1.0, 1.0, 1.0, 3.0)  # between tries while a gateway restarts, or another takes its place
 
 
 class Purse:

@@ -14,6 +14,7 @@ from plait.client.edge import ChainEdge
 from plait.client.errors import GatewayAnswerError, GatewayDownError
 from plait.client.gateway import AWAY, Acknowledged, SealedRequest
 from plait.client.market import Offer
+from plait.client.patience import patient
 from plait.client.purse import Purse
 from plait.protocol.checks import closes_at, dearest_price
 from plait.protocol.choice import ChoiceNote
@@ -27,7 +28,7 @@ from plait.protocol.errors import (
     VerificationError,
     error_from_fault,
 )
-from plait.protocol.ids import Hash, to_hex
+from plait.protocol.ids import Address, Hash, to_hex
 from plait.protocol.messages import Cancel, Finish, Job, Leaf, Prekey, Progress, Receipt, Request, Resume
 from plait.protocol.pb import gateway_pb2
 from plait.protocol.receipts import ABORTED, RECEIPT, ReceiptLeaf
@@ -39,7 +40,8 @@ from plait.protocol.windows import WINDOW_STEPS
 PAY_EVERY_TOKENS = 4 * WINDOW_STEPS
 RESUME_LIFE_S = 60
 CANCEL_PATIENCE_S = 10.0
-_BACKOFF = (0.1, 0.3, 1.0, 2.0, 4.0)
+# Longer, in all, than the lease of a gateway that died; in steps that soon find the one that takes its place.
+_BACKOFF = (0.1, 0.3, 0.6, 1.0, 1.0, 1.0, 1.0, 3.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,19 +122,7 @@ class Run:
         prepared = self.prepared
         await self._purse.fund(self._gateway, self.request, prepared.offer.price)
         signed = self._purse.session.signed(self._edge.domain, prepared.request)
-        capsules = [
-            (
-                prekey.message.node,
-                seal_capsule(
-                    prepared.key,
-                    prekey_public=prekey.message.key,
-                    kem=prekey.message.kem,
-                    request=self.request,
-                    node=prekey.message.node,
-                ),
-            )
-            for prekey in self._quoted_prekeys()
-        ]
+        capsules = self._capsules()
         sealed_prompt = seal_prompt(prepared.key, self.request, prepared.prompt, prepared.call.stop)
 
         async def send(payment: Payment) -> Acknowledged:
@@ -148,7 +138,12 @@ class Run:
 
         self._file(None)
         try:
-            await self._retried(lambda: self._purse.pay(self._gateway, self.request, self.price_of(0), to=0, send=send))
+            await patient(
+                lambda: self._retried(
+                    lambda: self._purse.pay(self._gateway, self.request, self.price_of(0), to=0, send=send)
+                ),
+                patience_s=self._patience_s(),
+            )
         except RefusedError:
             await self._abort(0)
             raise
@@ -293,9 +288,30 @@ class Run:
         for pause in _BACKOFF:
             try:
                 return await act()
-            except GatewayDownError:
-                await asyncio.sleep(pause)
+            except GatewayDownError as error:
+                await asyncio.sleep(max(pause, error.retry_after_s))
         return await act()
+
+    def _capsules(self) -> list[tuple[Address, bytes]]:
+        """Seal the content key for each quoted worker."""
+        return [
+            (
+                prekey.message.node,
+                seal_capsule(
+                    self.prepared.key,
+                    prekey_public=prekey.message.key,
+                    kem=prekey.message.kem,
+                    request=self.request,
+                    node=prekey.message.node,
+                ),
+            )
+            for prekey in self._quoted_prekeys()
+        ]
+
+    def _patience_s(self) -> float:
+        """Return how long a full queue may be waited for: half of the time left, and no longer than the quote holds."""
+        now = self._clock()
+        return min((self.prepared.request.deadline - now) / 2, self.prepared.offer.quote.message.expires - now - 1)
 
     def _quoted_prekeys(self) -> list[Signed[Prekey]]:
         wanted = {worker.prekey for worker in self.prepared.offer.quote.message.workers}

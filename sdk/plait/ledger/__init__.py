@@ -27,8 +27,9 @@ from plait.ledger.guard import NotSafe, Safe, SigningGuard
 from plait.ledger.journal import Journal
 from plait.ledger.keys import load_key, new_key_file, save_key
 from plait.ledger.outbox import Intent, Outbox, Outcome
-from plait.ledger.payee import Accepted, ChannelState, PayeeBook, Round
+from plait.ledger.payee import Accepted, ChannelState, Draft, PayeeBook, Round
 from plait.ledger.payer import PaidJob, PayerBook, PayerChannel
+from plait.ledger.shared import SharedBook
 from plait.ledger.store import Paid
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "ClosedError",
     "ConflictError",
     "DepositTooSmallError",
+    "Draft",
     "EndedError",
     "ExitingError",
     "ForeignJournalError",
@@ -62,6 +64,7 @@ __all__ = [
     "RecoveryError",
     "Round",
     "Safe",
+    "SharedBook",
     "SigningGuard",
     "StaleVoucherError",
     "UnknownChannelError",

@@ -88,6 +88,10 @@ CREATE TABLE prompts (
     prompt BLOB PRIMARY KEY, ids BLOB NOT NULL, content_key BLOB NOT NULL, deadline INTEGER NOT NULL
 ) WITHOUT ROWID;
 """
+# How far the log that a channel has outside, at the node's broker, was taken into this file.
+_LOGGED = """
+CREATE TABLE logged (channel BLOB PRIMARY KEY, sequence INTEGER NOT NULL) WITHOUT ROWID;
+"""
 _APPEND_ONLY = (
     "channels",
     "payments",
@@ -197,7 +201,8 @@ def blob_amount(blob: bytes) -> int:
 
 def _steps() -> tuple[tuple[str, ...], ...]:
     """Return what leads from each version of the file to the next, from no file on."""
-    return (*_statements(_TABLES), *_guards(_APPEND_ONLY)), tuple(_statements(_PROMPTS))
+    first = (*_statements(_TABLES), *_guards(_APPEND_ONLY))
+    return first, tuple(_statements(_PROMPTS)), tuple(_statements(_LOGGED))
 
 
 def _statements(script: str) -> Iterable[str]:

@@ -22,7 +22,7 @@ from plait.ledger.store import Entry, Paid, Step
 from plait.protocol.codec import Payment
 from plait.protocol.errors import BadProofError
 from plait.protocol.ids import Address, Hash, Signature, channel_id, to_hex
-from plait.protocol.messages import Close, Voucher
+from plait.protocol.messages import Close, Pay, Voucher
 from plait.protocol.receipts import ABORTED, RECEIPT, ClaimRow, ReceiptLeaf
 from plait.protocol.tree import EMPTY_ROOT, verify_consistency
 from plait.protocol.typed import Domain, Signed, struct_hash
@@ -83,6 +83,17 @@ class Round:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """A payment that was checked and is not journalled yet; `at` in Unix seconds."""
+
+    account: Account
+    step: Step
+    pay: Signed[Pay]
+    voucher_signature: Signature
+    at: int
+
+
 class PayeeBook:
     """All channels that pay one node; `me` is its owner's address."""
 
@@ -101,15 +112,8 @@ class PayeeBook:
         """
         account = self._account_of(payment)
         with account.change():
-            if known := self._known(account, payment):
-                return self._accepted(account, known, repeated=True)
-            self._check_slot(account, payment, deposit=deposit, claimed=claimed, exit_at=exit_at, now=now)
-            step, voucher_signature = self._late(account, payment) or self._step(account, payment)
-            if step.cumulative > deposit:
-                raise DepositTooSmallError(deposit=deposit, needed=step.cumulative)
-            signatures = (voucher_signature, payment.pay.signature)
-            entry = account.record(step, pay=payment.pay.message, signatures=signatures, at=int(now))
-        return self._accepted(account, entry, repeated=False)
+            draft = self._draft(account, payment, deposit=deposit, claimed=claimed, exit_at=exit_at, now=now)
+            return draft if isinstance(draft, Accepted) else self._keep(draft)
 
     def state(self, payer: Address, signer: Address) -> ChannelState | None:
         """Return where a channel stands, None before its first payment."""
@@ -197,6 +201,22 @@ class PayeeBook:
         voucher = Signed(message=account.voucher(entry), signature=entry.voucher_signature)
         return Round(seq=seq, channel=channel, payer=account.payer, signer=account.signer, voucher=voucher)
 
+    def _draft(
+        self, account: Account, payment: Payment, *, deposit: int, claimed: int, exit_at: int, now: float
+    ) -> Draft | Accepted:
+        if known := self._known(account, payment):
+            return self._accepted(account, known, repeated=True)
+        self._check_slot(account, payment, deposit=deposit, claimed=claimed, exit_at=exit_at, now=now)
+        step, voucher_signature = self._late(account, payment) or self._step(account, payment)
+        if step.cumulative > deposit:
+            raise DepositTooSmallError(deposit=deposit, needed=step.cumulative)
+        return Draft(account=account, step=step, pay=payment.pay, voucher_signature=voucher_signature, at=int(now))
+
+    def _keep(self, draft: Draft) -> Accepted:
+        signatures = (draft.voucher_signature, draft.pay.signature)
+        entry = draft.account.record(draft.step, pay=draft.pay.message, signatures=signatures, at=draft.at)
+        return self._accepted(draft.account, entry, repeated=False)
+
     def _account_of(self, payment: Payment) -> Account:
         voucher, pay = payment.voucher, payment.pay
         if voucher.message.payee != self._me:
@@ -243,14 +263,15 @@ class PayeeBook:
         step = account.spend_credit(payment.pay.message.request, payment.pay.message)
         return (step, head.voucher_signature) if step else None
 
-    def _step(self, account: Account, payment: Payment) -> tuple[Step, Signature]:
+    def _step(self, account: Account, payment: Payment, *, judged: bool = False) -> tuple[Step, Signature]:
+        """Return the next state; `judged` says that its leaves were found right when it was accepted first."""
         voucher, pay = payment.voucher.message, payment.pay.message
         head = account.store.head()
         ended = [(leaf, self._owner(account.channel, leaf, pay.request)) for leaf in payment.ended]
         step = account.plan(pay.request, pay.amount, pay.to, ended)
         if voucher.cumulative != step.cumulative:
             raise StaleVoucherError(expected=step.cumulative, offered=voucher.cumulative)
-        for leaf, request in ended:
+        for leaf, request in () if judged else ended:
             self._check_leaf(account, leaf, request, pay.amount if request == pay.request else None)
         if voucher.jobs != step.jobs:
             raise ReceiptsError(f"the voucher counts {voucher.jobs} ended jobs, the channel {step.jobs}")

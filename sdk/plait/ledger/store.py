@@ -106,15 +106,16 @@ class ChannelStore:
         )
 
     def running(self, before: int) -> list[Entry]:
-        """Return the last payment of each request that has not ended, where it is older than a payment."""
+        """Return the last payments of requests that had not ended by a payment, where they are older than it."""
         rows = self.journal.all(
             "SELECT p.* FROM payments p WHERE p.role = ? AND p.channel = ? AND p.seq IN "
-            "(SELECT MAX(seq) FROM payments WHERE role = p.role AND channel = p.channel GROUP BY request) "
-            "AND p.seq < ? AND NOT EXISTS "
-            "(SELECT 1 FROM leaves l WHERE l.role = p.role AND l.channel = p.channel AND l.request = p.request) "
-            "ORDER BY p.seq",
+            "(SELECT MAX(seq) FROM payments WHERE role = p.role AND channel = p.channel AND seq <= ? GROUP BY request) "
+            "AND p.seq < ? AND NOT EXISTS (SELECT 1 FROM leaves l WHERE l.role = p.role AND l.channel = p.channel "
+            "AND l.request = p.request AND l.payment <= ?) ORDER BY p.seq",
             self._role,
             self.channel,
+            before,
+            before,
             before,
         )
         return [_entry(row) for row in rows]

@@ -65,7 +65,12 @@ class ChoiceNote:
             raise SealingError("the note's method and reason are short strings")
         amounts = _numbers(value["amounts"], whole=True)
         predicted = _numbers(value["predicted"], whole=False)
-        return cls(method=method, amounts=cast("dict[str, int]", amounts), predicted=predicted, reason=reason)
+        made = cls(method=method, amounts=cast("dict[str, int]", amounts), predicted=predicted, reason=reason)
+        try:
+            made.to_json()
+        except ValueError as error:
+            raise SealingError("the note holds a text or a number that canonical JSON has no form for") from error
+        return made
 
 
 def _numbers(value: object, *, whole: bool) -> dict[str, float]:

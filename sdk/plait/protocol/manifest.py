@@ -127,6 +127,13 @@ class Manifest:
         }
         return rfc8785.dumps(value)
 
+    def _canonical(self) -> bytes | None:
+        """Return canonical JSON, None for texts and numbers that have none."""
+        try:
+            return self.to_json()
+        except (ValueError, RecursionError):
+            return None
+
     @property
     def model_id(self) -> Hash:
         """Return the hash of the canonical JSON."""
@@ -157,7 +164,7 @@ class Manifest:
             licence=_text(value, "licence"),
             profiles=_profiles(value),
         )
-        if made.to_json() != data:
+        if made._canonical() != data:
             raise ManifestError("the manifest is not canonical JSON with exactly the fields of docs/protocol.md")
         return made
 

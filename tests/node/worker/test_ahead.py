@@ -31,7 +31,7 @@ class Oracle:
     known: list[int] = field(default_factory=list)
     proposed: int = 0
 
-    def __call__(self, _: str) -> Oracle:
+    def __call__(self, _: str, __: float) -> Oracle:
         return self
 
     def about(self, asked: Asked, count: int) -> None:
@@ -146,7 +146,7 @@ async def test_worker_does_not_believe_a_tail_that_does_not_follow_the_draft(tmp
 
 async def test_worker_guesses_by_prompt_lookup(tmp_path: Path) -> None:
     prompt = [7, 8, 9, 10] * 10
-    async with world(tmp_path, proposers=lambda _: PromptLookup()) as made:
+    async with world(tmp_path, proposers=lambda _, __: PromptLookup()) as made:
         guessing(made, 10)
         asked = await made.asking(prompt, max_tokens=100)
         assert await asked.run() == asked.expected(100)

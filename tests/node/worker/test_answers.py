@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tests.node.stage.tiny import MANIFEST
 from tests.node.wire.peers import DOMAIN
+from tests.node.worker.asked import TERMS
 from tests.node.worker.world import World, leaf_of, world
 
 from plait.protocol.choice import ChoiceNote
 from plait.protocol.messages import Finish
 from plait.protocol.money import stage_fee_of
 from plait.protocol.receipts import RECEIPT
+from plait_node.policy import Guests
 
 PROMPT = [token % 60 for token in range(3, 40)]
 
@@ -179,3 +182,26 @@ async def test_worker_two_jobs_at_once_do_not_mix(tmp_path: Path) -> None:
         pair = [await made.asking([n, *PROMPT], max_tokens=25) for n in (1, 2)]
         found = await asyncio.gather(*(asked.run() for asked in pair))
         assert found == [asked.expected(25) for asked in pair]
+
+
+async def test_payer_that_is_not_served_is_told_so(tmp_path: Path) -> None:
+    async with world(tmp_path) as made:
+        nobody = Guests(allowed=frozenset({made.who.owner}))
+        made.role._admission = replace(made.role._admission, payers=nobody)
+        asked = await made.asking(PROMPT, max_tokens=4)
+        await asked.run()
+        assert asked.error is not None
+        assert asked.error.error.code == "not_served"
+
+
+async def test_quote_below_what_the_worker_asks_is_refused(tmp_path: Path) -> None:
+    async with world(tmp_path) as made:
+        for least in ((TERMS.input_price + 1, 0), (0, TERMS.output_price + 1)):
+            made.role._admission = replace(made.role._admission, least=least)
+            asked = await made.asking(PROMPT, max_tokens=4)
+            await asked.run()
+            assert asked.error is not None
+            assert asked.error.error.code == "price_too_low"
+        made.role._admission = replace(made.role._admission, least=(TERMS.input_price, TERMS.output_price))
+        asked = await made.asking(PROMPT, max_tokens=4)
+        assert await asked.run() == asked.expected(4)

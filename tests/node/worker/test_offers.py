@@ -75,3 +75,13 @@ async def test_offer_is_taken_back_when_no_route_is_left(tmp_path: Path) -> None
         await made.swarm.refresh(MANIFEST.model_id)
         assert not await keeping.put()
         assert await made.broker.offers() == []
+
+
+async def test_offer_is_taken_back_for_good_when_the_worker_closes(tmp_path: Path) -> None:
+    async with world(tmp_path) as made:
+        keeping = keeper(made)
+        assert await keeping.put()
+        await keeping.close()
+        assert await made.broker.offers() == []
+        assert not await keeping.put()
+        assert await made.broker.offers() == []

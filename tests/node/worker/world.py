@@ -199,7 +199,7 @@ class World:
 
 @asynccontextmanager
 async def world(
-    folder: Path, *, patience: Patience = PATIENT, proposers: Proposers = lambda _: None, **stage_config: Any
+    folder: Path, *, patience: Patience = PATIENT, proposers: Proposers = lambda _, __: None, **stage_config: Any
 ) -> AsyncIterator[World]:
     async with network(folder, **{"credit_windows": 4, **stage_config}) as net:
         made = build(net, patience, proposers)

@@ -61,7 +61,7 @@ class FakeGateway:
         self.payments: list[tuple[int, int]] = []  # amount, to
         self.cancelled: list[int] = []
         self.calls: list[str] = []
-        self.refuse: dict[str, list[Fault | int | type[Exception]]] = {}  # by path, one for each call
+        self.refuse: dict[str, list[Fault | int | httpx.Response | type[Exception]]] = {}  # by path, one for each call
         self.drop_after: list[int] = []  # events to send before the stream breaks, one for each connection
         self.interrupt: list[Fault] = []  # after five events, under the last one's sequence, one for each connection
         self.change_quote: dict[str, object] = {}
@@ -89,6 +89,8 @@ class FakeGateway:
                 refusal = planned.pop(0)
                 if isinstance(refusal, Fault):
                     return fault_response(refusal)
+                if isinstance(refusal, httpx.Response):
+                    return refusal
                 if isinstance(refusal, type):
                     raise refusal("gone")
                 if refusal:

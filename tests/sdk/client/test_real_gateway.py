@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +43,9 @@ class EdgeChain:
 
     async def block(self) -> SimpleNamespace:
         return SimpleNamespace(timestamp=self.edge.head)
+
+    async def tiers(self, owners: Iterable[Address]) -> dict[Address, int]:
+        return dict.fromkeys(owners, 0)
 
 
 class Played:

@@ -79,6 +79,7 @@ def test_journal_of_the_first_version_keeps_the_money_and_reads_requests_again(p
     pair.accept(pair.channel.pay(request(1), 100, 0))
     journal = pair.payee_journal
     for statement in (
+        "DROP TABLE logged",
         "DROP TABLE prompts",
         "DROP TABLE asked",
         "CREATE TABLE asked (number INTEGER PRIMARY KEY, block INTEGER NOT NULL, body BLOB NOT NULL)",
@@ -91,7 +92,7 @@ def test_journal_of_the_first_version_keeps_the_money_and_reads_requests_again(p
     journal.close()
 
     with Journal(journal.path) as again:
-        assert again.one("PRAGMA user_version") == (2,)
+        assert again.one("PRAGMA user_version") == (3,)
         assert again.all("SELECT * FROM payments") == paid
         assert again.all("SELECT name FROM checkpoints") == [("claims",)]
         assert again.all("SELECT number, block, prompt, deadline, body FROM asked") == []

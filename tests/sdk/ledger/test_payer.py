@@ -121,6 +121,26 @@ def test_recover_payee_behind_gets_what_it_lacks(pair: Pair) -> None:
     assert pair.channel.recover(third.voucher) == []
 
 
+def test_recover_brings_what_credit_paid_for_a_job_that_ended_later(pair: Pair) -> None:
+    """A payment that credit covers leaves no mark on the voucher; the job's end, sent later, does not tell of it."""
+    channel = pair.channel
+    channel.pay(request(1), 700, 0)
+    channel.pay(request(2), 0, 0)
+    pair.accept(channel.end_job(request(1), aborted_leaf(1, 0)))
+    channel.pay(request(3), 400, 0)  # credit covers it; it is lost on the way
+    arrived = channel.end_job(request(2), receipt_leaf(2, 0))
+    pair.accept(arrived)
+    channel.pay(request(4), 400, 0)
+    channel.end_job(request(3), aborted_leaf(3, 0))
+
+    for payment in channel.recover(arrived.voucher):
+        pair.accept(payment)
+
+    state = pair.payee.state(SIGNER.address, SIGNER.address)
+    assert state is not None
+    assert (state.voucher.message.cumulative, state.credit) == (channel.cumulative, channel.credit)
+
+
 def test_recover_payee_ahead_takes_its_voucher_over(pair: Pair, tmp_path: Path) -> None:
     pair.accept(pair.channel.pay(request(1), 100, 0))
     pair.close()

@@ -79,6 +79,10 @@ def test_manifest_not_canonical_refuses(change: Callable[[bytes], bytes]) -> Non
         ("", Endpoints()),
         ("http://10.0.0.1:8080/", Endpoints(http="http://10.0.0.1:8080")),
         ("dht://host:6881 https://a.example", Endpoints(http="https://a.example", dht=("host", 6881))),
+        (
+            "http://a:1 dht://host:6881 https://b/x/ http://a:1/ http://c",
+            Endpoints(http="http://a:1", dht=("host", 6881), others=("https://b/x", "http://c")),
+        ),
         ("dht://[::1]:7 ftp://x", Endpoints(dht=("::1", 7))),
         ("dht://host", Endpoints()),
     ],

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from plait_node.engine.methods.acceptance import Acceptance
 from plait_node.engine.methods.base import Amount, Facts, Method
 
-__all__ = ["PromptLookup", "PromptLookupMethod"]
+__all__ = ["ROW_COST", "PromptLookup", "PromptLookupMethod"]
 
-_ROW_COST = 0.12  # one more row of a decode pass takes 5 to 15 % of it
+ROW_COST = 0.12  # one more row of a decode pass takes 5 to 15 % of it
 
 
 class PromptLookupMethod(Method):
@@ -32,7 +32,7 @@ class PromptLookup:
     How often a proposal was right is learned apart for each length of the repeated words: the longer, the surer.
     """
 
-    def __init__(self, *, longest: int = 4, shortest: int = 2, row_cost: float = _ROW_COST) -> None:
+    def __init__(self, *, longest: int = 4, shortest: int = 2, row_cost: float = ROW_COST) -> None:
         """Look for `longest` to `shortest` tokens; one more row costs `row_cost` passes of one row."""
         self._lengths = range(longest, shortest - 1, -1)
         self._after: dict[tuple[int, ...], int] = {}  # words of any length: where the text went on after them, last

@@ -1,0 +1,56 @@
+"""A gateway that is to stop takes nothing new; an operator says whom it serves, and with what."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.node.gateway.stand import Stand, fault
+
+from plait.protocol.ids import address, hash32
+from plait.protocol.pb import gateway_pb2
+from plait_node.gateway.shelf import ModelShelf
+from plait_node.policy import Guests
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+async def test_closed_gateway_delivers_what_it_has_and_takes_nothing_new(tmp_path: Path) -> None:
+    stand = Stand(tmp_path)
+    async with stand.running() as client:
+        asked = await stand.submitted(client)
+        quote = await stand.quote(client)
+        assert stand.gateway is not None
+        await stand.gateway.close()
+        assert stand.gateway.busy
+        refused = await stand.submit(client, stand.ask(quote))
+        assert (refused.status_code, fault(refused).code) == (503, "stopped")
+        assert int(refused.headers["Retry-After"]) >= 1
+        call = gateway_pb2.QuoteCall(model=stand.swarm.manifest.model_id)
+        assert (await client.post("/v1/quotes", content=call.SerializeToString())).status_code == 503
+        await stand.work(asked)
+        assert (await stand.follow(client, asked))[-1].kind == "receipt"
+        assert not stand.gateway.busy
+
+
+async def test_payer_that_the_operator_refuses_pays_nothing(tmp_path: Path) -> None:
+    stand = Stand(tmp_path)
+    async with stand.running() as client:
+        await stand.offer()
+        asked = stand.ask(await stand.quote(client))
+        assert stand.gateway is not None
+        stand.gateway._intake._payers = Guests(refused=frozenset({stand.payer.payer}))
+        refused = await stand.submit(client, asked)
+        assert (refused.status_code, fault(refused).code) == (400, "not_served")
+        assert stand.book.state(stand.payer.payer, stand.payer.signer) is None
+        stand.gateway._intake._payers = Guests(refused=frozenset({address(bytes(20))}))
+        assert (await stand.submit(client, asked)).status_code == 200
+
+
+async def test_models_that_the_operator_does_not_name_are_not_here(tmp_path: Path) -> None:
+    stand = Stand(tmp_path)
+    model = stand.swarm.manifest.model_id
+    assert ModelShelf(tmp_path / "models", stand.clock, only=(model,)).manifest(model) is not None
+    other = ModelShelf(tmp_path / "models", stand.clock, only=(hash32(bytes(32)),))
+    assert other.manifest(model) is None
+    assert other.manifests() == {}
