@@ -2,10 +2,11 @@
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up down test chain-test lint types fmt gen gen-check docs setup-test slither sol-coverage \
 	symbolic brownie bench-gas bench-engine bench-methods-figure bench-gpu bench-selector train-selector bench-cost bench-live bench-swarm \
-	gas-check soak deep check
+	gas-check soak fuzz deep check
 
 PYTHON ?= python3
 PY := .venv/bin/python
+FUZZ_CASES ?= 1000000
 RUFF := .venv/bin/ruff
 FORGE := .venv/bin/forge
 SOLHINT := .venv/bin/node node_modules/solhint/solhint.js --disc --noPoster --max-warnings 0 --config solhint.config.js
@@ -86,6 +87,10 @@ bench-gas: setup ## Measure the gas of whole transactions; writes build/bench/ga
 
 gas-check: setup
 	$(PY) bench/gas.py --check
+
+fuzz: setup ## A million cases over every reader of strangers' bytes; guided by coverage too where atheris installs.
+	-.venv/bin/pip install --quiet 'atheris==3.0.0'
+	$(PY) -m tests.fuzz --cases $(FUZZ_CASES)
 
 soak: setup ## 10,000 short jobs through one engine; fails when memory grew by more than 10 MB after the first 1,000.
 	$(PY) -m bench.soak

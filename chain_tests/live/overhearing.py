@@ -70,7 +70,7 @@ async def broker_overheard(url: str) -> AsyncIterator[dict[Path, bytes]]:
         await connection.flush()
         streams = connection.jetstream()
         for stream in await streams.streams_info():
-            for at in range(stream.state.first_seq, stream.state.last_seq + 1):
+            for at in range(max(1, stream.state.first_seq), stream.state.last_seq + 1):
                 with suppress(NotFoundError):
                     kept = await streams.get_msg(stream.config.name or "", at)
                     heard[Path(f"nats/{stream.config.name}/{at}")] = _bytes_of(kept.headers, kept.data or b"")

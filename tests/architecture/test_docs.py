@@ -39,7 +39,7 @@ def test_makefile_helps_with_every_verb_that_readers_use() -> None:
     shown = subprocess.run(["make", "help"], check=True, cwd=ROOT, capture_output=True, text=True, timeout=30).stdout
 
     wanted = ["setup", "demo", "up", "down", "test", "chain-test", "lint", "types", "fmt", "gen", "docs"]
-    wanted += ["slither", "sol-coverage", "symbolic", "brownie", "bench-gas", "soak"]
+    wanted += ["slither", "sol-coverage", "symbolic", "brownie", "bench-gas", "fuzz", "soak"]
     wanted += [
         "bench-engine",
         "bench-methods-figure",

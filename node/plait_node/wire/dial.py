@@ -25,7 +25,7 @@ from plait_node.wire.identity import Blame, Directory, OnBlame, Patience, PeerId
 from plait_node.wire.link import Link
 from plait_node.wire.transport import DialedTransport
 
-_HOST_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-.:[]")
+_HOST_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-.:")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,11 +45,13 @@ class Destination:
     def parse(cls, dialable: str, *, owner: Address, certificate: Hash) -> Destination:
         """Read `host:port` of a record; raise `MalformedMessageError`."""
         host, _, port = dialable.rpartition(":")
+        if host.startswith("[") and host.endswith("]"):
+            host = host[1:-1]
         if not 0 < len(host) <= 253 or not set(host) <= _HOST_CHARACTERS or not (port.isascii() and port.isdigit()):
             raise MalformedMessageError("a dialable address is host:port")
-        if not 0 < int(port[:6]) < 1 << 16:
+        if len(port) > 5 or not 0 < int(port) < 1 << 16:
             raise MalformedMessageError("a port lies from 1 to 65535")
-        return cls(owner=owner, host=host.strip("[]"), port=int(port), certificate=certificate)
+        return cls(owner=owner, host=host, port=int(port), certificate=certificate)
 
     @property
     def target(self) -> str:
