@@ -15,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from plait.protocol.ids import Address, Hash, address, hash32
 from plait_node.errors import ConfigError
+from plait_node.policy import Guests
 
 Role = Literal["gateway", "worker", "stage"]
 AddressField = Annotated[Address, BeforeValidator(address)]
@@ -83,7 +84,19 @@ class MeetingPoint(_Section):
         return value
 
 
-class StageConfig(_Section):
+class _Serving(_Section):
+    payers_refused: tuple[AddressField, ...] = Field(default=(), description="payers whose requests are refused")
+    payers_allowed: tuple[AddressField, ...] = Field(
+        default=(), description="the only payers that are served; none named: everybody who is not refused"
+    )
+
+    @property
+    def payers(self) -> Guests:
+        """Whose requests are served."""
+        return Guests(refused=frozenset(self.payers_refused), allowed=frozenset(self.payers_allowed))
+
+
+class StageConfig(_Serving):
     """Blocks `[first, last)` of a model, or how many of them it has room for, and what serving them costs."""
 
     model: HashField
@@ -125,6 +138,16 @@ class StageConfig(_Section):
     batch_rows: int = Field(default=16, gt=0, description="most rows behind prompts, of all jobs, in one pass")
     step_seconds: float = Field(default=0.25, gt=0, le=10, description="how long a pass with prompt rows is to take")
     credit_windows: int = Field(default=4, ge=1, description="windows served before they are paid")
+    worker_jobs: int = Field(default=16, ge=1, description="most jobs of one worker at once")
+    workers_refused: tuple[AddressField, ...] = Field(default=(), description="workers whose jobs are refused")
+    workers_allowed: tuple[AddressField, ...] = Field(
+        default=(), description="the only workers that are served; none named: everybody who is not refused"
+    )
+
+    @property
+    def workers(self) -> Guests:
+        """Whose jobs are served."""
+        return Guests(refused=frozenset(self.workers_refused), allowed=frozenset(self.workers_allowed))
 
     @model_validator(mode="after")
     def _names_its_blocks(self) -> StageConfig:
@@ -135,7 +158,7 @@ class StageConfig(_Section):
         return self
 
 
-class WorkerConfig(_Section):
+class WorkerConfig(_Serving):
     """What the worker takes from its group, and what it asks of a payer."""
 
     model: HashField
@@ -167,9 +190,30 @@ class WorkerConfig(_Section):
     max_callback_gas: int = Field(
         default=200_000, ge=0, description="of an on-chain request that is answered; this node pays for the gas"
     )
+    channel_deposit: int = Field(
+        default=0,
+        ge=0,
+        description="base units from the service key's account that a channel to a stage is opened with and topped up "
+        "to; 0: never, channels are the owner's and opened by hand",
+    )
+    channels_most: int = Field(
+        default=0, ge=0, description="base units that may lie unclaimed in all channels to stages together"
+    )
+    channel_top_up: float = Field(
+        default=0.25,
+        gt=0,
+        lt=1,
+        description="a channel is topped up when less than this share of channel_deposit is left",
+    )
+
+    @model_validator(mode="after")
+    def _may_open_a_channel(self) -> WorkerConfig:
+        if self.channels_most < self.channel_deposit:
+            raise ValueError("channels_most is below channel_deposit: no channel could be opened; raise it")
+        return self
 
 
-class GatewayConfig(_Section):
+class GatewayConfig(_Serving):
     """Where payers reach this node."""
 
     listen: Socket
@@ -177,6 +221,9 @@ class GatewayConfig(_Section):
         default="",
         pattern=r"^(https?://\S+)?$",
         description="under which payers reach it, one of the endpoint's on chain; by default that of `listen`",
+    )
+    serves: tuple[HashField, ...] = Field(
+        default=(), description="ids of the only models that are quoted; none named: all in the folder `models`"
     )
 
 
@@ -191,6 +238,12 @@ class NodeConfig(_Section):
     dht: DhtConfig
     models: Path  # the folder that `plait node publish` wrote
     broker: BrokerConfig | None = None
+    claim_at: int = Field(
+        default=0, ge=0, description="base units that a channel owes before it is claimed; 0: after each job"
+    )
+    drain_s: float = Field(
+        default=30.0, ge=0, description="seconds for the jobs in hand once it is told to stop (SIGTERM, Ctrl-C)"
+    )
     stage: StageConfig | None = None
     worker: WorkerConfig | None = None
     gateway: GatewayConfig | None = None

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from importlib import import_module
 
 from plait.protocol.ids import to_hex
 from plait_model.errors import ModelError
 from plait_node.app.base import opened
+from plait_node.app.drain import Stopping
 from plait_node.config import NodeConfig
 from plait_node.errors import StartError
 from plait_node.swarm import SwarmError
@@ -21,19 +21,25 @@ _log = logging.getLogger(__name__)
 
 
 def serve(config: NodeConfig) -> None:
-    """Run a node's roles until SIGTERM or Ctrl-C; raise a `PlaitError` when it cannot start."""
+    """Run a node's roles until SIGTERM or Ctrl-C, then finish their jobs; raise a `PlaitError` if it cannot start.
+
+    A second signal, or one before the node is ready, ends it at once.
+    """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(name)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
-        asyncio.run(_serve(config))
+        with suppress(asyncio.CancelledError):
+            asyncio.run(_serve(config))
     except (ModelError, SwarmError) as error:  # trees of their own, whose messages say what to do
         raise StartError(str(error)) from error
 
 
 async def _serve(config: NodeConfig) -> None:
-    stopping = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    serving = asyncio.current_task()
+    if serving is None:  # unreachable: a coroutine runs in a task
+        raise AssertionError
+    stopping = Stopping(serving)
+    stopping.listen()
     async with AsyncExitStack() as stack:
         base = await stack.enter_async_context(opened(config))
         facts: dict[str, object] = {}
@@ -43,5 +49,8 @@ async def _serve(config: NodeConfig) -> None:
         base.home.mark_ready({"roles": list(config.roles), **facts})
         stack.callback(base.home.clear_ready)
         _log.info("node ready owner=%s roles=%s", to_hex(config.owner), ",".join(config.roles))
-        await stopping.wait()
-        _log.info("node stopping")
+        await stopping.asked()
+        base.home.clear_ready()
+        _log.info("node drains limit_s=%g", config.drain_s)
+        done = await base.drain.run(config.drain_s)
+        _log.info("node stopping jobs_left=%s", "no" if done else "yes")

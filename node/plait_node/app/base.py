@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 from plait.chain.deployments import Deployment
@@ -19,6 +19,7 @@ from plait.ledger.journal import Journal
 from plait.ledger.payee import PayeeBook
 from plait.protocol.ids import to_hex
 from plait.protocol.typed import Domain, Key
+from plait_node.app.drain import Drain
 from plait_node.broker import BrokerAccess, NatsBroker
 from plait_node.chain_nodes import ChainNodes
 from plait_node.config import NodeConfig
@@ -41,11 +42,13 @@ class Base:
     key: Key
     domain: Domain
     reader: ChainReader
+    writer: ChainWriter  # the only one of the service key, which pays for gas
     keys: CachedDirectory
     nodes: ChainNodes
     journal: Journal
     guard: SigningGuard
     dht: LibtorrentDht
+    drain: Drain = field(default_factory=Drain)
 
     @property
     def store(self) -> ModelStore:
@@ -57,8 +60,10 @@ class Base:
         return PayeeBook(self.journal, self.domain, self.config.owner)
 
     def claimer(self) -> Claimer:
-        """Return what takes vouchers to the chain; the service key pays for gas."""
-        return Claimer(self.journal, ChainWriter(self.reader, self.key), self.config.owner)
+        """Return what takes vouchers to the chain."""
+        least = self.config.claim_at
+        policy = "threshold" if least else "after-each-job"
+        return Claimer(self.journal, self.writer, self.config.owner, policy=policy, threshold=least)
 
     def announcer(self) -> Announcer:
         """Return what puts this node's records into the DHT."""
@@ -100,6 +105,7 @@ async def opened(config: NodeConfig) -> AsyncGenerator[Base]:
                     key=key,
                     domain=reader.deployment.domain,
                     reader=reader,
+                    writer=ChainWriter(reader, key),
                     keys=CachedDirectory(reader),
                     nodes=nodes,
                     journal=journal,

@@ -35,8 +35,11 @@ async def run(base: Base, config: GatewayConfig) -> AsyncGenerator[dict[str, obj
             notify=claimer.notify,
             patience_s=_PATIENCE_S,
             clock=clock,
+            payers=config.payers,
+            serves=config.serves,
         )
         claimer.owns = gateway.owns
+        base.drain.add(close=gateway.close, busy=lambda: gateway.busy)
         listening: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         host, port = config.listen.host, config.listen.port
 

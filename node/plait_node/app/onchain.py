@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from plait.chain.writer import ChainWriter
 from plait.protocol.errors import BadRequestError, PlaitError
 from plait.protocol.ids import HASH_ZERO, Hash, keccak, to_hex
 from plait.protocol.messages import Request
@@ -42,8 +41,7 @@ def request_of(found: OnchainRequest, *, chain_id: int, contract: bytes) -> Requ
 
 async def answer_on_chain(base: Base, role: WorkerRole, prompts: PromptBox, *, max_callback_gas: int) -> None:
     """Answer requests that name this node until cancelled; a chain that is away is waited for."""
-    writer = ChainWriter(base.reader, base.key)
-    watcher = OnchainWatcher(base.journal, base.reader, base.config.owner, writer=writer)
+    watcher = OnchainWatcher(base.journal, base.reader, base.config.owner, writer=base.writer)
     # Beside the answers: the broker keeps only the newest of what strangers may bring while one is under way.
     async with background(_look_for_prompts(watcher, prompts)):
         await _answer_all(base, role, watcher, max_callback_gas=max_callback_gas)
@@ -77,13 +75,20 @@ async def _answer_all(base: Base, role: WorkerRole, watcher: OnchainWatcher, *, 
         try:
             await watcher.resume()
             async for found in watcher.requests():
-                request = request_of(
-                    found, chain_id=base.domain.chain_id, contract=base.reader.deployment.address("Requests")
-                )
-                await answer(role, watcher, found, request, max_callback_gas=max_callback_gas)
+                await _answer_here(base, role, watcher, found, max_callback_gas=max_callback_gas)
         except PlaitError as error:
             _log.warning("on-chain requests wait error=%s", error)
         await asyncio.sleep(_AGAIN_S)
+
+
+async def _answer_here(
+    base: Base, role: WorkerRole, watcher: OnchainWatcher, found: OnchainRequest, *, max_callback_gas: int
+) -> None:
+    if base.drain.begun:
+        return  # it is found again after the next start
+    request = request_of(found, chain_id=base.domain.chain_id, contract=base.reader.deployment.address("Requests"))
+    with base.drain.held():
+        await answer(role, watcher, found, request, max_callback_gas=max_callback_gas)
 
 
 async def answer(

@@ -42,6 +42,9 @@ async def run(base: Base, config: StageConfig) -> AsyncGenerator[dict[str, objec
             profile=profile,
             price=config.price,
             credit_windows=config.credit_windows,
+            worker_jobs=config.worker_jobs,
+            payers=config.payers,
+            workers=config.workers,
             decode_rows=config.batch_rows,
             pass_s=config.step_seconds,
         ),
@@ -59,6 +62,7 @@ async def run(base: Base, config: StageConfig) -> AsyncGenerator[dict[str, objec
     facts = _announced(role, config, profile=profile, door=door)
     async with door.open(role.serve, config.listen, announce=config.announce, hidden=config.reach == "via"):
         try:
+            base.drain.add(close=partial(_close, base, role, facts), busy=lambda: role.busy)
             announcing = _announcing(base, config, door, facts)
             async with background(role.run(), _keeping(base, config, door), announcing, claimer.run()):
                 yield door.facts()
@@ -66,6 +70,12 @@ async def run(base: Base, config: StageConfig) -> AsyncGenerator[dict[str, objec
             await role.stop()
             for path in await asyncio.to_thread(role.facts.write_evidence, base.home.path / "evidence"):
                 log.warning("evidence written file=%s", path)
+
+
+async def _close(base: Base, role: StageRole, facts: Callable[[], NodeFacts]) -> None:
+    """Open no more jobs and announce a stage without room, for the minute that a record lives at most."""
+    role.close()
+    await base.announcer().announce(facts())
 
 
 async def _placed(base: Base, config: StageConfig) -> StageConfig:
@@ -140,7 +150,7 @@ def _announced(role: StageRole, config: StageConfig, *, profile: Hash, door: Doo
             last=config.last,
             profile=profile,
             step_micros=role.facts.step_micros,
-            free_steps=role.facts.free_steps,
+            free_steps=0 if role.closed else role.facts.free_steps,
             queue=role.facts.queue,
             price=config.price,
             host=at.host if at is not None else "",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from functools import partial
 
 from plait.ledger.payer import PayerBook
 from plait.protocol.manifest import Manifest
@@ -15,12 +16,13 @@ from plait_node.app.door import Door
 from plait_node.app.onchain import answer_on_chain
 from plait_node.chain_tiers import ChainTiers
 from plait_node.config import WorkerConfig
-from plait_node.engine.methods.prompt_lookup import PromptLookup
+from plait_node.engine.methods.prompt_lookup import ROW_COST, PromptLookup
 from plait_node.models import StoredModel
 from plait_node.selector import PROMPT_LOOKUP, LiveSelector, Options, model_facts
 from plait_node.selector.machine import measure_in_background
 from plait_node.selector.observe import HARDWARE, load_hardware
 from plait_node.selector.training import load_trained, refit_in_background
+from plait_node.settlement import Limits, Opener
 from plait_node.swarm import Directory
 from plait_node.worker import (
     Admission,
@@ -52,8 +54,10 @@ async def run(base: Base, config: WorkerConfig) -> AsyncGenerator[dict[str, obje
     prekeys = PrekeyRing(base.home.path / "prekeys.json", key=key, domain=domain, node=owner, clock=clock)
     directory = base.directory()
     door = Door(base, relay_mib=config.relay_mib)
-    tools, selector = _tools(base, stored, door), _selector(base, config, stored)
-    planner = _planner(tools, directory, selector, offer)
+    hops = PayerBook(base.journal, domain, key, payer=None if config.channel_deposit else owner)
+    opener = _opener(base, config, hops)
+    tools, selector = _tools(base, stored, door, hops, opener), _selector(base, config, stored)
+    planner = _planner(tools, directory, selector, offer, opener)
     group = _membership(base, config)
     opened = door.open(tools.pool.serve, config.listen, announce=config.announce)
     async with connected(base.config, "plait-worker") as broker, opened:
@@ -61,7 +65,15 @@ async def run(base: Base, config: WorkerConfig) -> AsyncGenerator[dict[str, obje
             RoleConfig(parallel_jobs=config.parallel_jobs),
             tools=tools,
             planner=planner,
-            admission=Admission(owner=owner, domain=domain, directory=base.keys, prekeys=prekeys, manifest=manifest),
+            admission=Admission(
+                owner=owner,
+                domain=domain,
+                directory=base.keys,
+                prekeys=prekeys,
+                manifest=manifest,
+                payers=config.payers,
+                least=(config.input_price, config.output_price),
+            ),
             announcer=base.announcer(),
             broker=broker,
             jobs=group.jobs,
@@ -80,12 +92,23 @@ async def run(base: Base, config: WorkerConfig) -> AsyncGenerator[dict[str, obje
         try:
             prompts = PromptBox(broker, prekeys=prekeys, owner=owner)
             on_chain = answer_on_chain(base, role, prompts, max_callback_gas=config.max_callback_gas)
-            async with background(directory.run([config.model]), keeper.run(), role.run(), on_chain, selector.run()):
+            base.drain.add(close=partial(_close, role, keeper), busy=lambda: role.busy)
+            works = [directory.run([config.model]), keeper.run(), role.run(), on_chain, selector.run()]
+            if opener is not None:
+                opener.on_funded = tools.desk.funded
+                works.append(opener.run())
+            async with background(*works):
                 while not await keeper.put():  # noqa: ASYNC110 -- stages announce themselves, nobody tells us
                     await asyncio.sleep(_AGAIN_S)
                 yield {"class": group.hardware, "tier": group.tier, **door.facts()}
         finally:
             await tools.pool.close()
+
+
+async def _close(role: WorkerRole, keeper: OfferKeeper) -> None:
+    """Take no more jobs and tell the gateways so."""
+    role.close()
+    await keeper.close()
 
 
 def _offer(config: WorkerConfig, manifest: Manifest) -> OfferTerms:
@@ -105,7 +128,9 @@ def _membership(base: Base, config: WorkerConfig) -> Membership:
     return Membership(config.model, config.device_class, owner=base.config.owner, tiers=tiers, clock=clock)
 
 
-def _planner(tools: Tools, directory: Directory, selector: LiveSelector, offer: OfferTerms) -> Planner:
+def _planner(
+    tools: Tools, directory: Directory, selector: LiveSelector, offer: OfferTerms, opener: Opener | None
+) -> Planner:
     return Planner(
         directory=directory,
         manifest=tools.manifest,
@@ -114,14 +139,26 @@ def _planner(tools: Tools, directory: Directory, selector: LiveSelector, offer: 
         clock=clock,
         rtt_s=tools.pool.rtt_s,
         spare_s=tools.patience.deadline_s,
+        hesitation_s=opener.hesitation_s if opener is not None else lambda _: 0.0,
     )
 
 
-def _tools(base: Base, stored: StoredModel, door: Door) -> Tools:
+def _opener(base: Base, config: WorkerConfig, hops: PayerBook) -> Opener | None:
+    """Return what funds the channels to stages; None where the operator opens them."""
+    if not config.channel_deposit:
+        return None
+    return Opener(
+        base.journal,
+        base.writer,
+        Limits(deposit=config.channel_deposit, most=config.channels_most, share=config.channel_top_up),
+        promised=lambda payee: hops.channel(payee).cumulative,
+    )
+
+
+def _tools(base: Base, stored: StoredModel, door: Door, hops: PayerBook, opener: Opener | None) -> Tools:
     owner, domain, key = base.config.owner, base.domain, base.key
     pool = LinkPool(door.meeting)
-    hops = PayerBook(base.journal, domain, key, payer=owner)
-    desk = HopDesk(channel=hops.channel, pool=pool, domain=domain, directory=base.keys)
+    desk = HopDesk(channel=hops.channel, pool=pool, domain=domain, directory=base.keys, deposits=opener)
     pool.take_acks(desk.take_ack)
     return Tools(
         owner=owner,
@@ -135,7 +172,7 @@ def _tools(base: Base, stored: StoredModel, door: Door) -> Tools:
             stored.manifest, tokenizer_json=stored.tokenizer_json, chat_template=stored.chat_template.encode()
         ),
         clock=clock,
-        proposers=_proposer,
+        proposers=lookup,
     )
 
 
@@ -153,5 +190,6 @@ def _selector(base: Base, config: WorkerConfig, stored: StoredModel) -> LiveSele
     )
 
 
-def _proposer(method: str) -> Proposer | None:
-    return PromptLookup() if method == PROMPT_LOOKUP else None
+def lookup(method: str, busy: float) -> Proposer | None:
+    """Guess by look-up; a further row costs what it computes, not what it travels."""
+    return PromptLookup(row_cost=ROW_COST * busy) if method == PROMPT_LOOKUP else None

@@ -123,6 +123,8 @@ class Admission:
         job, request, now = call.job.message, call.request, self.clock()
         if job.worker != worker:
             raise NotInRouteError(f"the job belongs to worker {to_hex(job.worker)}, {to_hex(worker)} opened it")
+        self.around.config.workers.check(worker, "worker")
+        self.around.config.payers.check(request.payer, "payer")
         if not now < request.deadline <= now + MAX_DEADLINE_S + CLOCK_TOLERANCE_S:
             raise DeadlineError(f"the deadline lies between now and {MAX_DEADLINE_S} s from now; check the clock")
         stage = self._place(call)

@@ -9,6 +9,7 @@ from typing import Protocol
 from plait.protocol.codec import Payment
 from plait.protocol.ids import Address, Hash
 from plait.protocol.messages import Request
+from plait_node.policy import EVERYBODY, Guests
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +21,9 @@ class StageConfig:
     price: int  # base units per 1,000,000 steps x blocks
     credit_windows: int = 4  # unpaid windows that it works ahead
     max_jobs: int = 16
+    worker_jobs: int = 16  # most jobs of one worker at once
+    payers: Guests = EVERYBODY
+    workers: Guests = EVERYBODY
     idle_s: float = 60.0  # a job without a frame for so long is closed
     unpaid_s: float = 3.0  # how long work waits for a payment on its way
     hold_s: float = 15.0  # how long the work of a job whose neighbour failed is held for its next attempt

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from weakref import WeakValueDictionary
 
 from plait.protocol.codec import Payment, amount_bytes, payment_from_pb, signed_from_pb, signed_to_pb
-from plait.protocol.ids import Address, channel_id, to_hex
+from plait.protocol.ids import Address, Hash, channel_id, to_hex
 from plait.protocol.messages import Ack, Pay
 from plait.protocol.pb import signed_pb2, stage_pb2
 from plait.protocol.typed import Domain, Key, Signed
@@ -16,6 +17,7 @@ from plait_node.stage.errors import BadPaymentError
 from plait_node.stage.job import StageJob
 
 _FRESH_S = 15.0  # an exit runs for a day: this old a look at the channel is good enough
+_LOOK_S = 0.5  # between looks at a channel whose deposit may be on its way
 _MOST = 4_096
 
 
@@ -46,18 +48,23 @@ class Till:
     _slots: dict[tuple[Address, Address], tuple[float, ChannelFacts]] = field(
         default_factory=dict[tuple[Address, Address], tuple[float, ChannelFacts]]
     )
-    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _turns: WeakValueDictionary[Hash, asyncio.Lock] = field(default_factory=WeakValueDictionary[Hash, asyncio.Lock])
 
     async def take(self, job: StageJob | None, paid: HopPay) -> stage_pb2.HopAck:
-        """Return the acknowledgement; raise `BadPaymentError` or what the payee book refuses."""
+        """Return the acknowledgement; raise `BadPaymentError` or what the payee book refuses.
+
+        A channel that is not open yet, or not topped up yet, is waited for as long as a payment on its way is.
+        """
         self._check(job, paid)
         voucher, pay = paid.payment.voucher.message, paid.payment.pay.message
         signer = paid.payment.voucher.signer(self.domain)
-        async with self._turn:  # vouchers of a channel are journalled in the order they came
-            slot = await self._slot(voucher.payer, signer)
+        channel = channel_id(voucher.payer, self.config.owner, signer)
+        # Vouchers of a channel are journalled in the order they came; nobody waits for another payer's channel.
+        async with self._turns.setdefault(channel, asyncio.Lock()):
+            slot = await self._slot(voucher.payer, signer, needed=voucher.cumulative)
             # What we have signed is earned: the job cannot end below what was paid of it.
             if job is not None and job.fee:
-                self.payees.earn(channel_id(voucher.payer, self.config.owner, signer), pay.request, job.fee)
+                self.payees.earn(channel, pay.request, job.fee)
             accepted = self.payees.accept(
                 paid.payment, deposit=slot.deposit, claimed=slot.claimed, exit_at=slot.exit_at, now=self.clock()
             )
@@ -78,13 +85,23 @@ class Till:
         if payer.signer(self.domain) != admitted.payer_key:
             raise BadPaymentError("the Pay that came along is not signed by the request's payer")
 
-    async def _slot(self, payer: Address, signer: Address) -> ChannelFacts:
+    async def _slot(self, payer: Address, signer: Address, *, needed: int) -> ChannelFacts:
         now = self.clock()
         known = self._slots.get((payer, signer))
-        if known is not None and now - known[0] < _FRESH_S and known[1].deposit:
+        if known is not None and now - known[0] < _FRESH_S and known[1].deposit >= max(1, needed):
             return known[1]
         if len(self._slots) >= _MOST:
             self._slots.clear()
-        slot = await self.channels.channel(payer, self.config.owner, signer)
+        slot = await self._funded(payer, signer, needed=max(1, needed))
         self._slots[payer, signer] = (now, slot)
         return slot
+
+    async def _funded(self, payer: Address, signer: Address, *, needed: int) -> ChannelFacts:
+        """Return the channel once it holds `needed` base units, or as it is when we have waited long enough."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self.config.unpaid_s
+        while True:
+            slot = await self.channels.channel(payer, self.config.owner, signer)
+            if slot.deposit >= needed or loop.time() >= until:
+                return slot
+            await asyncio.sleep(min(_LOOK_S, self.config.unpaid_s))

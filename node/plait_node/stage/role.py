@@ -86,13 +86,24 @@ class StageRole:
         self._attempts: dict[Hash, tuple[int, int]] = {}  # request -> highest attempt, its deadline
         self._tasks: set[asyncio.Task[None]] = set()
         self._in_hand: Counter[Link] = Counter()
-        self._opening = 0
+        self._opening: Counter[Address] = Counter()
+        self.closed = False
 
     async def run(self) -> None:
         """Close what idles or is past its deadline; runs until it is cancelled."""
         while True:
             await asyncio.sleep(_TICK_S)
             self._sweep(asyncio.get_running_loop().time())
+
+    def close(self) -> None:
+        """Open no more jobs, but for later attempts of requests that are here; those that run go on."""
+        self.closed = True
+
+    @property
+    def busy(self) -> bool:
+        """Tell whether a job is open, or the payment of one that just ended may be on its way."""
+        late = asyncio.get_running_loop().time() - self._config.unpaid_s
+        return any(not job.closed or (job.credit.paid < job.fee and job.touched > late) for job in self._jobs.values())
 
     async def stop(self) -> None:
         """Close every job and every link that this role dialed or serves."""
@@ -213,17 +224,25 @@ class StageRole:
             await _say(link, call.job_hash, StageBusyError(text).fault())
 
     async def _admit(self, link: Link, call: OpenCall) -> tuple[StageJob, list[CachedWindow]]:
-        self._opening += 1
+        self._opening[link.peer] += 1
         try:
             here = any(self._attempts_here(call.job.message.request))
-            if self._opening + self.facts.queue > self._config.max_jobs + here:
+            if self.closed and not here:
+                raise StageBusyError("this stage is about to stop; open the job over another one")
+            if self._opening.total() + self.facts.queue > self._config.max_jobs + here:
                 raise StageBusyError(f"this stage holds {self.facts.queue} jobs already; try again or another one")
+            theirs = self._opening[link.peer] + sum(
+                not job.closed and job.worker.peer == link.peer for job in self._jobs.values()
+            )
+            if theirs > self._config.worker_jobs + here:
+                raise StageBusyError(f"this stage holds {theirs - 1} of your jobs already; try again or another one")
             admitted = await self._admission.check(call, worker=link.peer)
             downstream = await self._downstream(admitted)
             taken = await self._fence(admitted)
             cached = [] if taken else await self._reserve(admitted)
         finally:
-            self._opening -= 1
+            self._opening[link.peer] -= 1
+            self._opening += Counter()  # forgets who opens none
         committer = StageCommitter(
             domain=self._around.domain,
             sign=self._sign,

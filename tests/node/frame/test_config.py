@@ -14,6 +14,7 @@ from plait_node.errors import ConfigError
 from plait_node.home import Home
 from plait_node.localnet.network import operators, processes
 from plait_node.localnet.plan import Shared, toml_of
+from plait_node.policy import Guests
 
 OWNER = "0x" + "11" * 20
 MODEL = "0x" + "22" * 32
@@ -165,3 +166,41 @@ def test_home_ready_mark_comes_and_goes(tmp_path: Path) -> None:
     assert json.loads(home.ready_file.read_text())["url"] == "http://x"
     home.clear_ready()
     assert not home.ready_file.exists()
+
+
+WORKER = f"""
+broker = "nats://127.0.0.1:4222"
+roles = ["worker"]
+[dht]
+listen = "127.0.0.1:6881"
+[worker]
+model = "{MODEL}"
+input_price = 1
+output_price = 1
+"""
+
+
+def test_config_worker_opens_no_channel_unless_told_how_much(tmp_path: Path) -> None:
+    config = load(written(tmp_path, BASE + WORKER))
+    assert config.worker is not None
+    assert config.worker.channel_deposit == 0
+    with pytest.raises(ConfigError, match="channels_most is below channel_deposit"):
+        load(written(tmp_path, BASE + WORKER + "channel_deposit = 1000\nchannels_most = 999\n"))
+    config = load(written(tmp_path, BASE + WORKER + "channel_deposit = 1000\nchannels_most = 5000\n"))
+    assert config.worker is not None
+    assert (config.worker.channels_most, config.worker.channel_top_up) == (5_000, 0.25)
+
+
+def test_config_lists_say_whom_an_operator_serves(tmp_path: Path) -> None:
+    lists = f'payers_refused = ["{OWNER}"]\nworkers_allowed = ["{OWNER}"]\nworker_jobs = 2\n'
+    config = load(written(tmp_path, BASE + "drain_s = 5\n" + STAGE + lists))
+    assert config.drain_s == 5
+    assert config.stage is not None
+    owner = config.owner
+    assert (config.stage.payers, config.stage.workers, config.stage.worker_jobs) == (
+        Guests(refused=frozenset({owner})),
+        Guests(allowed=frozenset({owner})),
+        2,
+    )
+    with pytest.raises(ConfigError, match="payers_refused"):
+        load(written(tmp_path, BASE + STAGE + 'payers_refused = ["0x12"]\n'))

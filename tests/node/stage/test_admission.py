@@ -17,6 +17,7 @@ from plait.protocol.messages import Request, Sampling
 from plait.protocol.pb import signed_pb2
 from plait.protocol.pb import stage_pb2 as pb
 from plait.protocol.typed import Key, digest
+from plait_node.policy import Guests
 
 PROMPT = list(range(20))
 
@@ -173,6 +174,60 @@ async def test_open_more_jobs_than_allowed_is_busy(tmp_path: Path) -> None:
         task = worker.task(PROMPT)
         fault = await refusal(task, 2, task.open_frame(2))
         assert fault.code == "busy"
+
+
+async def test_stage_that_closes_finishes_its_jobs_and_opens_no_other(tmp_path: Path) -> None:
+    async with network(tmp_path) as net, driver(net) as worker:
+        task = worker.task([1, 2, 3])
+        await task.open()
+        await task.start()
+        for node in net.nodes:
+            node.role.close()
+            assert node.role.busy
+        other = worker.task([1, 2, 3])
+        assert (await refusal(other, 2, other.open_frame(2))).code == "busy"
+        assert await task.generate(4) == task.expected(4)
+        await task.pay_stages(16)
+        await task.end()
+        await until(lambda: not any(node.role.busy for node in net.nodes))
+
+
+async def test_stage_waits_a_moment_for_the_last_payment_of_a_job(tmp_path: Path) -> None:
+    async with network(tmp_path, unpaid_s=0.5) as net, driver(net) as worker:
+        task = worker.task([1, 2, 3])
+        await task.open()
+        await task.start()
+        await task.generate(4)
+        await task.end()
+        await until(lambda: net.nodes[0].engine.open_jobs == 0)
+        assert net.nodes[0].role.busy
+        await until(lambda: not net.nodes[0].role.busy)
+
+
+async def test_open_more_jobs_of_one_worker_than_allowed_is_busy_for_it_alone(tmp_path: Path) -> None:
+    async with network(tmp_path, worker_jobs=1) as net, driver(net) as worker, driver(net) as other:
+        first = worker.task(PROMPT)
+        await first.open()
+        task = worker.task(PROMPT)
+        fault = await refusal(task, 2, task.open_frame(2))
+        assert fault.code == "busy"
+        assert "1 of your jobs" in str(fault)
+        await other.task(PROMPT).open()
+        await first.to_all(pb.Frame(cancel=pb.CancelJob(job=first.hash)))
+        await until(lambda: all(node.role.facts.queue <= 2 and node.engine.open_jobs == 1 for node in net.nodes))
+        await task.open()
+
+
+async def test_open_of_a_payer_or_worker_that_is_not_served_is_refused(tmp_path: Path) -> None:
+    async with network(tmp_path) as net, driver(net) as worker:
+        task = worker.task(PROMPT)
+        config, nobody = net.nodes[2].role._around.config, Guests(allowed=frozenset({net.nodes[0].identity.owner}))
+        for who, changed in (("payer", {"payers": nobody}), ("worker", {"workers": nobody})):
+            around = replace(net.nodes[2].role._around, config=replace(config, **changed))
+            net.nodes[2].role._admission = replace(net.nodes[2].role._admission, around=around)
+            fault = await refusal(task, 2, task.open_frame(2))
+            assert fault.code == "not_served"
+            assert f"does not serve {who}" in str(fault)
 
 
 async def test_open_twice_is_refused_and_a_later_attempt_closes_the_former(tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ async def test_frames_for_unknown_jobs_are_ignored(tmp_path: Path) -> None:
 
 
 async def test_flood_of_calls_closes_the_link(tmp_path: Path) -> None:
-    async with network(tmp_path, max_jobs=100) as net, driver(net) as worker:
+    async with network(tmp_path, max_jobs=100, worker_jobs=100) as net, driver(net) as worker:
         waiting = asyncio.Event()
 
         async def slow(*_: object) -> None:

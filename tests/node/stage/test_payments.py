@@ -10,6 +10,7 @@ from tests.node.stage.driver import FaultError, driver
 from tests.node.stage.network import Slot, network
 from tests.node.wire.peers import DOMAIN
 
+from plait.ledger import Journal, PayerBook
 from plait.protocol.codec import payment_to_pb, signed_from_pb
 from plait.protocol.ids import HASH_ZERO
 from plait.protocol.messages import Ack, Stage
@@ -119,7 +120,7 @@ async def test_payment_that_does_not_belong_is_refused_and_the_job_goes_on(tmp_p
 
 
 async def test_payment_on_a_channel_that_is_not_funded_is_refused(tmp_path: Path) -> None:
-    async with network(tmp_path) as net, driver(net) as worker:
+    async with network(tmp_path, unpaid_s=0.3) as net, driver(net) as worker:
         task = worker.task(PROMPT[:16], max_tokens=4)
         await task.open()
         frame = task.hop_pay(0, 5)
@@ -132,6 +133,67 @@ async def test_payment_on_a_channel_that_is_not_funded_is_refused(tmp_path: Path
         await task.send(0, pb.Frame(payment=frame))
         while not task.acks:
             await task.hear()
+
+
+async def test_pair_without_a_channel_is_served_its_credit_line(tmp_path: Path) -> None:
+    """A new pair needs no channel for `credit_windows`; beyond them it is told to pay, and nothing else."""
+    async with network(tmp_path, credit_windows=2, unpaid_s=0.3) as net, driver(net) as worker:
+        task = worker.task(PROMPT[:10], max_tokens=60)
+        await task.open()
+        await task.start()
+        with pytest.raises(FaultError) as caught:
+            await task.generate(60)
+        assert caught.value.code == "unpaid"
+        assert task.ids == task.expected(17)
+        assert net.channels.slots.keys() == {(worker.payer.address, worker.gateway.owner, worker.payer.address)}
+
+
+async def test_payment_waits_for_its_channel_while_the_job_runs_on_credit(tmp_path: Path) -> None:
+    async with network(tmp_path, credit_windows=2, unpaid_s=3) as net, driver(net) as worker:
+        task = worker.task(PROMPT[:10], max_tokens=60)
+        await task.open()
+        await task.start()
+        frame = task.hop_pay(0, 5)
+        key, owner = worker.identity.key.address, net.nodes[0].identity.owner
+        del net.channels.slots[key, owner, key]
+        await task.send(0, pb.Frame(payment=frame))
+        assert await task.generate(8) == task.expected(8)
+        assert not task.acks
+        net.channels.slots[key, owner, key] = Slot()
+        while not task.acks:
+            await task.hear()
+
+
+async def test_payment_beyond_the_deposit_waits_for_a_top_up(tmp_path: Path) -> None:
+    async with network(tmp_path, unpaid_s=3) as net, driver(net) as worker:
+        task = worker.task(PROMPT[:10], max_tokens=4)
+        await task.open()
+        small, large = task.hop_pay(0, 5), task.hop_pay(0, 9)
+        key, owner = worker.identity.key.address, net.nodes[0].identity.owner
+        net.channels.slots[key, owner, key] = Slot(deposit=5)
+        await task.send(0, pb.Frame(payment=small))
+        while not task.acks:
+            await task.hear()
+        await task.send(0, pb.Frame(payment=large))
+        net.channels.slots[key, owner, key] = Slot(deposit=10)
+        while len(task.acks) < 2:
+            await task.hear()
+
+
+async def test_payer_whose_channel_is_missing_holds_up_no_other(tmp_path: Path) -> None:
+    async with network(tmp_path, unpaid_s=3) as net, driver(net) as worker, driver(net) as other:
+        waiting, task = worker.task(PROMPT[:10]), other.task(PROMPT[:10])
+        frame = waiting.hop_pay(0, 5)
+        key, owner = worker.identity.key.address, net.nodes[0].identity.owner
+        del net.channels.slots[key, owner, key]
+        await waiting.send(0, pb.Frame(payment=frame))
+        other.book = PayerBook(Journal(tmp_path / "other.db"), DOMAIN, other.identity.key)
+        own = other.identity.key.address
+        net.channels.slots[own, owner, own] = Slot()
+        await task.send(0, pb.Frame(payment=task.hop_pay(0, 5)))
+        while not task.acks:
+            await task.hear()
+        assert not waiting.acks
 
 
 async def test_payment_for_a_job_that_is_gone_is_taken(tmp_path: Path) -> None:
