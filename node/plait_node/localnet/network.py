@@ -81,9 +81,10 @@ class Network:
     _anvil: Anvil = field(init=False)
     _processes: tuple[Process, ...] = field(init=False)
     _shared: Shared = field(init=False)
-    _keeping: asyncio.Task[None] | None = field(init=False, default=None)
+    _keeping: asyncio.Task[None] | None = field(init=False)
 
     def __post_init__(self) -> None:
+        self._keeping = None
         self._children = Children(self.folder / "logs")
         self._processes = processes(self.owners)
 
