@@ -12,7 +12,7 @@ from plait_node.stage.compute import Draw, StepWork
 from plait_node.stage.errors import SpeculationError
 from plait_node.stage.speculation import MOST_SPECULATIVE
 from plait_node.stage.surroundings import Surroundings
-from plait_node.wire import MalformedFrameError, TensorError
+from plait_node.wire import Link, MalformedFrameError, TensorError
 from plait_node.wire.tensor import FP32, IDS
 
 __all__ = ["Arrivals", "Came"]
@@ -22,10 +22,11 @@ _DRAFT_S = 5.0  # how long rows wait for the ids that were guessed for them, sec
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Came:
-    """A frame of rows, and when it came."""
+    """A frame of rows, when it came, and over which link."""
 
     work: StepWork
     at: float
+    source: Link
 
 
 class Arrivals:
@@ -41,7 +42,7 @@ class Arrivals:
         self._draft: tuple[int, tuple[int, ...]] | None = None  # the first one's step, and the ids
         self._draft_came = asyncio.Event()
 
-    def rows(self, received: pb.Rows, *, now: float) -> None:
+    def rows(self, received: pb.Rows, *, source: Link, now: float) -> None:
         """Take a frame of rows; raise `MalformedFrameError` for more than the job has room for."""
         count, speculative, room = received.count, received.speculative, self._admitted.room
         self._queued += count
@@ -61,7 +62,7 @@ class Arrivals:
             speculative=speculative,
         )
         self.end_step = work.end
-        self._rows.put_nowait(Came(work=work, at=now))
+        self._rows.put_nowait(Came(work=work, at=now, source=source))
 
     def draft(self, received: pb.Draft) -> None:
         """Take the ids that were guessed for rows to come; raise `MalformedFrameError`."""

@@ -83,7 +83,8 @@ class StageJob:
         self._end: int | None = None
         self._speculation = Speculation(is_tail=admitted.is_tail)
         self._arrivals = Arrivals(around, admitted, session=self._session)
-        self._source: Link | None = None
+        self._source: Link | None = None  # over which rows came last
+        self._sender: Link | None = None  # over which those came that are in hand
         self._changed = asyncio.Event()
         name = to_hex(self.hash)[:10]
         self._tasks = [
@@ -143,7 +144,7 @@ class StageJob:
 
     def rows(self, source: Link, received: pb.Rows) -> None:
         """Take a frame of rows; raise `MalformedFrameError` for more than the job has room for."""
-        self._arrivals.rows(received, now=asyncio.get_running_loop().time())
+        self._arrivals.rows(received, source=source, now=asyncio.get_running_loop().time())
         self._source = source
         self._touch()
 
@@ -215,8 +216,8 @@ class StageJob:
             await run()
         except (TensorError, BadRowsError, RowOrderError) as error:
             self._upstream_failed(UpstreamError(f"malformed rows: {error}").fault())
-            if self._source is not None:
-                await self._source.accuse(f"malformed rows: {error}")
+            if self._sender is not None:
+                await self._sender.accuse(f"malformed rows: {error}")
         except (CommitError, VerificationError, SpeculationError) as error:
             self._upstream_failed(error.fault())
         except LinkClosedError as error:
@@ -294,7 +295,7 @@ class StageJob:
                 await self.downstream.send(frame)
 
     async def _step(self, came: Came) -> None:
-        work = came.work
+        work, self._sender = came.work, came.source
         if self._end is not None and work.step >= self._end:
             return
         self._speculation.check(work.step)

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests.node.stage.driver import Task, driver, first_fault
-from tests.node.stage.network import network
+from tests.node.stage.network import network, until
+from tests.node.wire.peers import HASTY
 
 from plait.protocol.codec import signed_to_pb
 from plait.protocol.pb import stage_pb2 as pb
-from plait_node.wire import encode_rows
+from plait_node.wire import Dialer, encode_rows
 from plait_node.wire.tensor import FP32
 
 PROMPT = [(5 * at + 1) % 60 for at in range(20)]
@@ -140,3 +141,22 @@ async def test_leaf_sent_again_fails_the_job_and_blames_its_sender(tmp_path: Pat
         await job.downstream.send(pb.Frame(leaf=pb.LeafOf(leaf=signed_to_pb(task.leaves[0][0]))))
         fault = await first_fault(task)
         assert (fault.code, fault.blamed) == ("bad_leaf", net.nodes[0].identity.owner)
+
+
+async def test_bad_rows_cost_the_link_that_they_came_over(tmp_path: Path) -> None:
+    """Not the one over which the next ones came while they waited."""
+    async with network(tmp_path) as net, driver(net) as worker:
+        task = worker.task(PROMPT, max_tokens=4)
+        await task.open()
+        (job,) = net.nodes[0].role._jobs.values()
+        dialer = Dialer(identity=worker.identity, directory=net.directory, patience=HASTY)
+        other = await dialer.dial(net.nodes[0].destination)
+        await other.send(pb.Frame(rows=fp32(task)))
+        await until(lambda: job._arrivals._queued == 2)
+        await task.feed(0, PROMPT)
+        await until(lambda: job._arrivals._queued == 2 + len(PROMPT))
+        await task.start()
+        await until(lambda: other.closed)
+        assert "malformed rows" in other.reason
+        assert not worker.links[0].closed
+        await other.close()
