@@ -13,6 +13,7 @@ from plait.protocol.ids import Address
 # A tier is read again after this time; one that cannot be read counts on for a while, then as unknown.
 REFRESH_S = 30.0
 _STALE_S = 600.0
+_AGAIN_S = 1.0
 
 _log = logging.getLogger(__name__)
 
@@ -40,6 +41,18 @@ class ChainTiers:
             if owner not in self._tiers or self._clock() - self._read_at >= self._refresh_s:
                 await self._read(owner)
             return self._tiers[owner]
+
+    async def has(self, owner: Address, tier: int, /) -> bool:
+        """Tell whether a node has a tier, or a higher one; raise a `PlaitError` when that is unknown.
+
+        A claim above what was read last is looked up at once, though not more than once a second: tiers rise.
+        """
+        if await self.tier(owner) >= tier:
+            return True
+        async with self._lock:
+            if self._clock() - self._read_at >= _AGAIN_S:
+                await self._read(owner)
+            return self._tiers[owner] >= tier
 
     async def _read(self, owner: Address) -> None:
         now = self._clock()

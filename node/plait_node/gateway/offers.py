@@ -251,7 +251,7 @@ class OfferBook:
         manifest = self._shelf.manifest(record.topic)
         if record.node != self._me or body.version != _VERSION or manifest is None:
             return None
-        if body.tier and body.tier > await self._tiers.tier(record.node):
+        if body.tier and not await self._tiers.has(record.node, body.tier):
             raise VerificationError("offer", f"it claims tier {body.tier}, which its owner does not have on chain")
         prekey = codec.signed_from_pb(body.prekey, Prekey)
         _check_prekey(prekey.message, record.node, now)
