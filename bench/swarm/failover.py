@@ -74,9 +74,10 @@ class _Turn:
 async def _turn(over: Swarm, how: str, dice: random.Random, prompt: list[int]) -> _Turn | None:
     """Disturb one answer; None where the stage was not used, or the answer had ended before."""
     began = time.perf_counter()
-    expected = await over.worker.disturbed(prompt, _TOKENS)
+    undisturbed = await over.worker.disturbed(prompt, _TOKENS)
     usual_s = time.perf_counter() - began
-    at = dice.randrange(len(over.stages))
+    used = [stage.node for stage in undisturbed.job.message.route]
+    at = dice.choice([place for place, spec in enumerate(over.specs) if owner(spec.number) in used])
     with _listening() as seen:
         began = time.perf_counter()
         answering = asyncio.create_task(over.worker.disturbed(prompt, _TOKENS))
@@ -84,24 +85,23 @@ async def _turn(over: Swarm, how: str, dice: random.Random, prompt: list[int]) -
         struck = time.perf_counter()
         over.stages[at].kill() if how == "killed" else over.stages[at].freeze()
         async with asyncio.timeout(_DEADLINE_S):
-            ids = await answering
+            disturbed = await answering
         cost_s = time.perf_counter() - began - usual_s
     await _heal(over, at, how)
     if not seen.at:
         return None
     when, who = seen.at[0]
     right = to_hex(owner(over.specs[at].number)) == who
-    return _Turn(how=how, detect_s=when - struck, cost_s=cost_s, same=ids == expected, right=right)
+    return _Turn(how=how, detect_s=when - struck, cost_s=cost_s, same=disturbed.ids == undisturbed.ids, right=right)
 
 
 async def _heal(over: Swarm, at: int, how: str) -> None:
     if how == "killed":
         await over.stages[at].process.wait()
+        await over.start_again(at)
     else:
         over.stages[at].thaw()
-        over.stages[at].kill()  # what it holds of the answer is of no use to anybody
-        await over.stages[at].process.wait()
-    await over.start_again(at)
+    over.worker.forgive()
     await over.worker.settled()
 
 

@@ -32,6 +32,7 @@ from plait_node.swarm import Announcer, Blames, DhtKey, Directory, MemoryDht, No
 from plait_node.wire import Dialer
 from plait_node.worker import (
     Admission,
+    Done,
     HopDesk,
     LinkPool,
     Planner,
@@ -182,20 +183,23 @@ class DrivingWorker:
         ran = self._chooser.ran.pop(digest(DOMAIN, request))
         return Took(ids=done.ids, first_s=ran.ttft_s, seconds=ran.seconds, accepted=ran.accepted)
 
-    async def disturbed(self, prompt: Sequence[int], count: int) -> tuple[int, ...]:
-        """Return `count` greedy ids after a prompt, whatever happens to stages meanwhile."""
+    async def disturbed(self, prompt: Sequence[int], count: int) -> Done:
+        """Answer a prompt with `count` greedy ids, whatever happens to stages meanwhile."""
         await self._announce()
         self._chooser.chunk = self._chooser.depth = 0
         request = self._request(prompt, count)
         done = await self.role.run_onchain(request, prompt, ContentKey.public(), begin_before=request.deadline)
         self._chooser.ran.pop(digest(DOMAIN, request), None)
-        return done.ids
+        return done
+
+    def forgive(self) -> None:
+        """Blame nobody any more."""
+        self._planner.blames = Blames()
 
     def move(self, place: Place) -> None:
-        """Learn where a stage is after it was started again; nobody is blamed any more."""
+        """Learn where a stage is after it was started again."""
         self._places = (*(each for each in self._places if each.number != place.number), place)
         self._nodes.places = self._places
-        self._planner.blames = Blames()
 
     async def settled(self, *, deadline_s: float = 10.0) -> None:
         """Wait until the last job's payments are sent; raise `TimeoutError`."""

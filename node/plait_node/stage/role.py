@@ -269,16 +269,24 @@ class StageRole:
         known, _ = self._attempts.get(admitted.request_digest, (-1, 0))
         if admitted.job.attempt <= known:
             raise JobOpenError(f"attempt {known} of this request was opened here; open one with a higher number")
-        taken: Handover | None = None
-        for job in self._attempts_here(admitted.request_digest):
-            if admitted.cut.row and job.admitted.job.worker == admitted.job.worker:
-                taken = job.hand_over(admitted.cut.row)
-            job.close(JobOpenError("a later attempt of this request was opened").fault())
-            await job.wait_closed()  # its room may be what this one needs
+        earlier = self._attempts_here(admitted.request_digest)
+        last = earlier[-1] if earlier and admitted.cut.row else None
+        for job in earlier:
+            if job is not last or job.admitted.job.worker != admitted.job.worker:
+                await self._supersede(job)
+        # Nothing is waited for once the work is in hand: it would be nobody's if this call ended meanwhile.
+        taken = last.hand_over(admitted.cut.row) if last is not None and not last.closed else None
+        if taken is None and last is not None and not last.closed:
+            await self._supersede(last)
         if taken is not None and taken.before != admitted.call.before:
             self._spawn(self._scheduler.close(taken.session))
             raise JobOpenError(f"{taken.before} steps of earlier attempts are owed, not {admitted.call.before}")
         return taken
+
+    @staticmethod
+    async def _supersede(job: StageJob) -> None:
+        job.close(JobOpenError("a later attempt of this request was opened").fault())
+        await job.wait_closed()  # its room may be what the later one needs
 
     async def _downstream(self, admitted: Admitted) -> Link | None:
         call = admitted.call
