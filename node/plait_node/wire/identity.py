@@ -63,8 +63,8 @@ class PeerIdentity:
 class Patience:
     """Deadlines and bounds of a link, in seconds and bytes."""
 
-    heartbeat_s: float = 0.5
-    missed_heartbeats: int = 3  # silence of so many beats, 1.5 to 2 s, ends a link
+    heartbeat_s: float = 0.25
+    missed_heartbeats: int = 6  # silence of so many beats, 1.5 to 1.75 s, ends a link
     send_s: float = 5.0
     handshake_s: float = 8.0
     close_s: float = 1.0

@@ -6,6 +6,7 @@ Vouchers of a channel only count in order, so what a stage has not acknowledged 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 # After a restart nobody knows what was acknowledged: the last few are sent again, which the payee takes as repeated.
 _SENT_AGAIN = 4
+_LOOK_S = 0.1  # how often the link of a stage that is to acknowledge is looked at
 
 _log = logging.getLogger(__name__)
 
@@ -176,17 +178,24 @@ class HopDesk:
         now = asyncio.get_running_loop().time()
         return any(each.due_at < now for each in self._counter(owner).under_way)
 
+    def silence(self, owner: Address) -> str:
+        """Say why a stage's acknowledgement is not waited for any longer."""
+        if not self._pool.alive(owner):
+            return "the link to it ended before it acknowledged a payment"
+        return f"it did not acknowledge a payment within {self.ack_s:g} s"
+
     async def acknowledged(self, owner: Address) -> bool:
-        """Wait until a stage has acknowledged everything that was sent; tell whether it did in time."""
+        """Wait until a stage has acknowledged everything that was sent; tell whether it did while it could."""
         counter = self._counter(owner)
-        try:
-            async with asyncio.timeout(self.ack_s):
-                while any(each.due_at < math.inf for each in counter.under_way):
-                    counter.changed.clear()
+        until = asyncio.get_running_loop().time() + self.ack_s
+        while waits := any(each.due_at < math.inf for each in counter.under_way):
+            if asyncio.get_running_loop().time() > until or not self._pool.alive(owner):
+                break
+            counter.changed.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_S):
                     await counter.changed.wait()
-        except TimeoutError:
-            return False
-        return True
+        return not waits
 
     def _counter(self, owner: Address) -> _Counter:
         if owner not in self._counters:
@@ -298,7 +307,7 @@ class HopPay:
                 )
 
     def _late(self, stage: Stage) -> StageFailure:
-        reason = f"it did not acknowledge a payment within {self._desk.ack_s:g} s"
+        reason = self._desk.silence(stage.node)
         return StageFailure(stage.node, blocks_of(stage), reason)
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Line"]
 
 _LEARN_S = 0.3  # a stage that is accused by its neighbour is given this long to be seen gone by ourselves
+_LOOK_S = 0.02
 
 
 class Line:
@@ -84,11 +85,18 @@ class Line:
         accused = next((stage.node for stage in self._route if stage.node == blamed), None)
         if accused is None or accused == owner:
             return self.failure(owner, f"{fault.text} ({fault.code})")
-        await asyncio.sleep(_LEARN_S)
-        if not self._pool.alive(accused):
+        if await self._gone(accused):
             return self.failure(accused, fault.text)
         # Two strangers say different things of each other: neither is believed, both are avoided for a while.
         return self.failure(accused, f"{to_hex(owner)} says: {fault.text}", accuser=owner)
+
+    async def _gone(self, owner: Address) -> bool:
+        """Return whether our own link to a stage ends, as its neighbour says that theirs did."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _LEARN_S
+        while (alive := self._pool.alive(owner)) and loop.time() < until:  # noqa: ASYNC110 -- a moment, once a fault
+            await asyncio.sleep(_LOOK_S)
+        return not alive
 
     def failure(self, owner: Address, reason: str, *, accuser: Address | None = None) -> StageFailure:
         """Return the failure of a stage, for a reason."""

@@ -82,3 +82,19 @@ async def test_stage_that_never_acknowledges_is_blamed(tmp_path: Path) -> None:
         assert asked.error is not None
         assert to_hex(node.identity.owner) in asked.error.error.text
         assert "acknowledge" in asked.error.error.text
+
+
+async def test_stage_whose_link_ends_is_not_waited_for(tmp_path: Path) -> None:
+    async with world(tmp_path) as made:
+        made.desk.ack_s = 60
+        node = made.net.nodes[1]
+        node.role._till = SilentTill()  # type: ignore[assignment]
+        asked = await made.asking(PROMPT, max_tokens=4)
+        answering = asyncio.create_task(asked.run())
+        await until(lambda: any(job.hash for job in node.role._jobs.values()))
+        link = next(each for each in node.role._neighbours.all() if each.peer == made.who.owner)
+        await link.close("gone")
+        async with asyncio.timeout(15):
+            await answering
+        assert asked.error is not None
+        assert to_hex(node.identity.owner) in asked.error.error.text
