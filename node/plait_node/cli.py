@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -21,6 +21,7 @@ from plait_node.cli_selector import bench_methods, pin, select
 from plait_node.config import load
 from plait_node.errors import ConfigError
 from plait_node.home import Home
+from plait_node.node_status import node_lines, read_numbers
 from plait_node.selector_status import read_local, selector_lines
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
@@ -131,11 +132,11 @@ def status(
         Path | None, typer.Option("--config", help="The TOML file of a node on this machine, in place of the others.")
     ] = None,
     home: Annotated[
-        Path | None, typer.Option("--home", help="Folder of a node on this machine: show what its selector does.")
+        Path | None, typer.Option("--home", help="Folder of a node on this machine: show what it does.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show a node's stake, earnings and reputation as the chain has them, and a local node's selector."""
+    """Show a node's stake, earnings and reputation as the chain has them, and what a local node and its selector do."""
     if config is not None:
         node = load(config)
         owner, rpc, deployment, home = to_hex(node.owner), node.rpc, node.deployment, node.home
@@ -146,12 +147,20 @@ def status(
         if rpc is None or deployment is None:
             raise ConfigError("the chain is asked by --rpc URL and --deployment FILE")
         facts = asyncio.run(_on_chain(owner, rpc, deployment))
-    local = read_local(Home(home).selector_folder) if home is not None else None
+    local = _local(Home(home)) if home is not None else None
     if as_json:
         typer.echo(json.dumps(facts if local is None else {**facts, **local}, indent=2))
         return
     lines = [f"{name:<11} {facts[name]}" for name in facts]
-    typer.echo("\n".join([*lines, *(selector_lines(local) if local is not None else ())]))
+    typer.echo("\n".join([*lines, *(_local_lines(local) if local is not None else ())]))
+
+
+def _local(home: Home) -> dict[str, Any]:
+    return {"numbers": read_numbers(home.metrics_file), **read_local(home.selector_folder)}
+
+
+def _local_lines(local: dict[str, Any]) -> list[str]:
+    return [*node_lines(local["numbers"]), *selector_lines(local)]
 
 
 async def _on_chain(owner: str, rpc: str, deployment: Path) -> dict[str, object]:

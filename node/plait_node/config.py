@@ -138,6 +138,11 @@ class StageConfig(_Serving):
     batch_rows: int = Field(default=16, gt=0, description="most rows behind prompts, of all jobs, in one pass")
     step_seconds: float = Field(default=0.25, gt=0, le=10, description="how long a pass with prompt rows is to take")
     credit_windows: int = Field(default=4, ge=1, description="windows served before they are paid")
+    rows_mib: int = Field(
+        default=256,
+        ge=1,
+        description="MiB of memory for rows of all jobs that may be sent again; a job that does not fit is refused",
+    )
     worker_jobs: int = Field(default=16, ge=1, description="most jobs of one worker at once")
     workers_refused: tuple[AddressField, ...] = Field(default=(), description="workers whose jobs are refused")
     workers_allowed: tuple[AddressField, ...] = Field(

@@ -67,6 +67,11 @@ class Home:
         """What a running node writes once it serves."""
         return self.path / "ready.json"
 
+    @property
+    def metrics_file(self) -> Path:
+        """Where a running node writes its numbers, as Prometheus reads them."""
+        return self.path / "metrics.prom"
+
     def service_key(self) -> Key:
         """Read the service key; raise `KeyFileError`."""
         return load_key(self.service_file)

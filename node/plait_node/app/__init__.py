@@ -9,7 +9,7 @@ from importlib import import_module
 
 from plait.protocol.ids import to_hex
 from plait_model.errors import ModelError
-from plait_node.app.base import opened
+from plait_node.app.base import background, opened
 from plait_node.app.drain import Stopping
 from plait_node.config import NodeConfig
 from plait_node.errors import StartError
@@ -42,6 +42,7 @@ async def _serve(config: NodeConfig) -> None:
     stopping.listen()
     async with AsyncExitStack() as stack:
         base = await stack.enter_async_context(opened(config))
+        await stack.enter_async_context(background(base.metrics.run(base.home.metrics_file)))
         facts: dict[str, object] = {}
         for role in config.roles:
             wiring = import_module(f"plait_node.app.{role}")  # torch loads in stages alone

@@ -20,6 +20,7 @@ from plait.ledger.payee import PayeeBook
 from plait.protocol.ids import to_hex
 from plait.protocol.typed import Domain, Key
 from plait_node.app.drain import Drain
+from plait_node.app.metrics import NodeMetrics
 from plait_node.broker import BrokerAccess, NatsBroker
 from plait_node.chain_nodes import ChainNodes
 from plait_node.config import NodeConfig
@@ -49,6 +50,7 @@ class Base:
     guard: SigningGuard
     dht: LibtorrentDht
     drain: Drain = field(default_factory=Drain)
+    metrics: NodeMetrics = field(default_factory=NodeMetrics)
 
     @property
     def store(self) -> ModelStore:

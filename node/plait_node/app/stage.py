@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import TYPE_CHECKING
 
 from plait.protocol.ids import Hash
 from plait.protocol.manifest import Manifest, Profile
 from plait_node.app.base import Base, background
 from plait_node.app.door import Door, points_of
+from plait_node.app.metrics import gauge
 from plait_node.app.place import placed
 from plait_node.chain_requests import OpenRequests
 from plait_node.config import StageConfig
@@ -22,6 +24,9 @@ from plait_node.errors import ConfigError
 from plait_node.stage import StageConfig as RoleConfig
 from plait_node.stage import StageRole
 from plait_node.swarm import NodeFacts
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
 
 _MEET_S = 15.0
 
@@ -37,17 +42,7 @@ async def run(base: Base, config: StageConfig) -> AsyncGenerator[dict[str, objec
     door = Door(base, relay_mib=config.relay_mib)
     claimer = base.claimer()
     role = StageRole(
-        RoleConfig(
-            owner=base.config.owner,
-            profile=profile,
-            price=config.price,
-            credit_windows=config.credit_windows,
-            worker_jobs=config.worker_jobs,
-            payers=config.payers,
-            workers=config.workers,
-            decode_rows=config.batch_rows,
-            pass_s=config.step_seconds,
-        ),
+        _role_config(base, config, profile),
         engine,
         key=base.key,
         sign=partial(base.guard.sign, base.key),
@@ -59,6 +54,7 @@ async def run(base: Base, config: StageConfig) -> AsyncGenerator[dict[str, objec
         on_chain=OpenRequests(base.reader),
         on_payment=claimer.notify,
     )
+    base.metrics.add(partial(_numbers, role))
     facts = _announced(role, config, profile=profile, door=door)
     async with door.open(role.serve, config.listen, announce=config.announce, hidden=config.reach == "via"):
         try:
@@ -70,6 +66,29 @@ async def run(base: Base, config: StageConfig) -> AsyncGenerator[dict[str, objec
             await role.stop()
             for path in await asyncio.to_thread(role.facts.write_evidence, base.home.path / "evidence"):
                 log.warning("evidence written file=%s", path)
+
+
+def _role_config(base: Base, config: StageConfig, profile: Hash) -> RoleConfig:
+    return RoleConfig(
+        owner=base.config.owner,
+        profile=profile,
+        price=config.price,
+        credit_windows=config.credit_windows,
+        worker_jobs=config.worker_jobs,
+        payers=config.payers,
+        workers=config.workers,
+        decode_rows=config.batch_rows,
+        pass_s=config.step_seconds,
+        rows_bytes=config.rows_mib << 20,
+    )
+
+
+def _numbers(role: StageRole) -> Iterator[Metric]:
+    facts = role.facts
+    yield gauge("plait_stage_open_jobs", "Jobs that are open.", facts.queue)
+    yield gauge("plait_stage_free_steps", "Steps of room that a new job could have.", facts.free_steps)
+    yield gauge("plait_stage_rows_bytes", "Memory reserved for rows that may be sent again.", facts.rows.used)
+    yield gauge("plait_stage_rows_limit_bytes", "Memory that there is for them: rows_mib.", facts.rows.most)
 
 
 async def _close(base: Base, role: StageRole, facts: Callable[[], NodeFacts]) -> None:

@@ -24,6 +24,7 @@ class StageConfig:
     worker_jobs: int = 16  # most jobs of one worker at once
     payers: Guests = EVERYBODY
     workers: Guests = EVERYBODY
+    rows_bytes: int = 256 << 20  # memory for the rows of all jobs that may be sent again
     idle_s: float = 60.0  # a job without a frame for so long is closed
     unpaid_s: float = 3.0  # how long work waits for a payment on its way
     hold_s: float = 15.0  # how long the work of a job whose neighbour failed is held for its next attempt

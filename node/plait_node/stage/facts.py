@@ -7,6 +7,7 @@ from pathlib import Path
 
 from plait_node.engine.evidence import EvidenceLog
 from plait_node.engine.load import Load
+from plait_node.stage.kept import RowBudget
 
 _SMOOTHING = 0.1
 
@@ -16,6 +17,7 @@ class StageFacts:
     """What the announcer says of a stage; times are running means over decode steps, in microseconds."""
 
     load: Load
+    rows: RowBudget
     evidence: EvidenceLog  # rows of which the engine made NaN or infinity
     step_micros: int = 0  # the pass that it was in
     hop_micros: int = 0  # from a row's arrival to its departure
@@ -23,8 +25,8 @@ class StageFacts:
 
     @property
     def free_steps(self) -> int:
-        """Return the KV room that a new job could have."""
-        return self.load.free_steps
+        """Return the room that a new job could have, in keys and values and in kept rows."""
+        return self.rows.fitting(self.load.free_steps)
 
     def write_evidence(self, folder: Path) -> list[Path]:
         """Write what the engine kept, a file for each case; return the paths. Blocks while it writes."""

@@ -36,7 +36,6 @@ from plait_node.stage.prefix import CachedWindow
 from plait_node.stage.speculation import Speculation
 from plait_node.stage.surroundings import Surroundings
 from plait_node.wire import Link, LinkClosedError, TensorError, WireError
-from plait_node.wire.tensor import FP32, row_bytes
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +64,7 @@ class StageJob:
         worker: Link,
         downstream: Link | None,
         cached: Sequence[CachedWindow],
+        kept: KeptRows,
         taken: Handover | None = None,
     ) -> None:
         self._around = around
@@ -76,7 +76,7 @@ class StageJob:
         self._cached = cached
         self._taken = taken
         self._session = taken.session if taken else self.hash
-        self._kept = taken.kept if taken else KeptRows(width=row_bytes(FP32, around.engine.manifest.hidden))
+        self._kept = kept
         self._notary = Notary(around, admitted, committer, worker=worker, downstream=downstream, session=self._session)
         self._start: int | None = None
         self._next_row = self._given = 0
@@ -371,5 +371,6 @@ class StageJob:
             await self._tell(fault, blamed)
         if not self._handed_over:
             await self._around.scheduler.close(self._session)
+            self._kept.free()
         stopping = [self._stopping] if self._stopping else []
         await asyncio.gather(*self._tasks, *stopping, return_exceptions=True)

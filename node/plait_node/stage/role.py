@@ -9,10 +9,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Coroutine
 
-from plait.protocol.checks import CLOCK_TOLERANCE_S, NodeDirectory
+from plait.protocol.checks import NodeDirectory
 from plait.protocol.codec import fault_to_pb, signed_from_pb
-from plait.protocol.errors import DeadlineError, Fault, MalformedMessageError, PlaitError
-from plait.protocol.ids import Address, Hash, to_hex
+from plait.protocol.errors import Fault, MalformedMessageError, PlaitError
+from plait.protocol.ids import Address, to_hex
 from plait.protocol.messages import Leaf
 from plait.protocol.pb import stage_pb2 as pb
 from plait.protocol.typed import Domain, Key
@@ -24,14 +24,15 @@ from plait_node.engine.scheduler import Scheduler
 from plait_node.stage.admission import Admission, Admitted, OpenCall
 from plait_node.stage.config import Channels, OnChain, Payees, StageConfig
 from plait_node.stage.errors import (
-    IdleError,
     JobOpenError,
     NextStageError,
     NoRoomError,
     StageBusyError,
 )
 from plait_node.stage.facts import StageFacts
-from plait_node.stage.job import Handover, StageJob
+from plait_node.stage.job import StageJob
+from plait_node.stage.jobs import JobBook
+from plait_node.stage.kept import KeptRows, RowBudget
 from plait_node.stage.neighbours import Dials, Neighbours, destination_of
 from plait_node.stage.payments import HopPay, Till
 from plait_node.stage.prefix import CachedWindow, PrefixStore, own_key
@@ -69,7 +70,7 @@ class StageRole:
         self._on_payment = on_payment
         self._clock = clock
         self._scheduler = Scheduler(engine, decode_rows=config.decode_rows, pass_s=config.pass_s)
-        self.facts = StageFacts(self._scheduler.load, engine.evidence)
+        self.facts = StageFacts(self._scheduler.load, RowBudget.of(engine, config.rows_bytes), engine.evidence)
         self._around = Surroundings(
             config=config,
             engine=engine,
@@ -82,8 +83,7 @@ class StageRole:
         self._admission = Admission(around=self._around, channels=channels, on_chain=on_chain, clock=clock)
         self._till = Till(config=config, key=key, domain=domain, channels=channels, payees=payees, clock=clock)
         self._neighbours = Neighbours(dialer, self._adopt)
-        self._jobs: dict[Hash, StageJob] = {}
-        self._attempts: dict[Hash, tuple[int, int]] = {}  # request -> highest attempt, its deadline
+        self._jobs = JobBook(config, self._scheduler, spawn=self._spawn)
         self._tasks: set[asyncio.Task[None]] = set()
         self._in_hand: Counter[Link] = Counter()
         self._opening: Counter[Address] = Counter()
@@ -93,7 +93,8 @@ class StageRole:
         """Close what idles or is past its deadline; runs until it is cancelled."""
         while True:
             await asyncio.sleep(_TICK_S)
-            self._sweep(asyncio.get_running_loop().time())
+            self._jobs.sweep(asyncio.get_running_loop().time(), clock=self._clock())
+            self._count()
 
     def close(self) -> None:
         """Open no more jobs, but for later attempts of requests that are here; those that run go on."""
@@ -103,13 +104,13 @@ class StageRole:
     def busy(self) -> bool:
         """Tell whether a job is open, or the payment of one that just ended may be on its way."""
         late = asyncio.get_running_loop().time() - self._config.unpaid_s
-        return any(not job.closed or (job.credit.paid < job.fee and job.touched > late) for job in self._jobs.values())
+        return any(not job.closed or (job.credit.paid < job.fee and job.touched > late) for job in self._jobs)
 
     async def stop(self) -> None:
         """Close every job and every link that this role dialed or serves."""
-        for job in self._jobs.values():
+        for job in self._jobs:
             job.close(Fault(code="stage_failed", text="the stage stops; open a new attempt", retry=True))
-        await asyncio.gather(*(job.wait_closed() for job in self._jobs.values()))
+        await asyncio.gather(*(job.wait_closed() for job in self._jobs))
         await asyncio.gather(*(link.close("the stage stops") for link in self._neighbours.all()))
         for task in self._tasks:
             task.cancel()
@@ -152,10 +153,10 @@ class StageRole:
         """Give a job what its previous stage or its worker sends of it."""
         if kind == "leaf":
             leaf = signed_from_pb(frame.leaf.leaf, Leaf)
-            if (job := self._job(leaf.message.job)) is not None and job.running:
+            if (job := self._jobs.find(leaf.message.job)) is not None and job.running:
                 _must_come_from(job.upstream, link)
                 job.leaf(leaf)
-        elif (job := self._job(getattr(frame, kind).job)) is not None and job.running:
+        elif (job := self._jobs.find(getattr(frame, kind).job)) is not None and job.running:
             _must_come_from(job.upstream if kind == "rows" else job.worker.peer, link)
             if kind == "rows":
                 job.rows(link, frame.rows)
@@ -164,7 +165,7 @@ class StageRole:
 
     def _steer(self, link: Link, kind: str, frame: pb.Frame) -> None:
         """Do what the worker says of one of its jobs."""
-        job = self._job(getattr(frame, kind).job)
+        job = self._jobs.find(getattr(frame, kind).job)
         if job is None:
             return
         if job.worker is not link:
@@ -182,11 +183,6 @@ class StageRole:
                 job.close()
         except PlaitError as error:
             job.close(error.fault())
-
-    def _job(self, name: bytes) -> StageJob | None:
-        """Return an open job. Frames for others are late, which is nobody's fault."""
-        job = self._jobs.get(Hash(name))
-        return None if job is None or job.closed else job
 
     def _call(self, link: Link, call: Coroutine[None, None, None]) -> None:
         """Run what takes longer than a frame may; one link has a bounded number of these in hand."""
@@ -226,20 +222,11 @@ class StageRole:
     async def _admit(self, link: Link, call: OpenCall) -> tuple[StageJob, list[CachedWindow]]:
         self._opening[link.peer] += 1
         try:
-            here = any(self._attempts_here(call.job.message.request))
-            if self.closed and not here:
-                raise StageBusyError("this stage is about to stop; open the job over another one")
-            if self._opening.total() + self.facts.queue > self._config.max_jobs + here:
-                raise StageBusyError(f"this stage holds {self.facts.queue} jobs already; try again or another one")
-            theirs = self._opening[link.peer] + sum(
-                not job.closed and job.worker.peer == link.peer for job in self._jobs.values()
-            )
-            if theirs > self._config.worker_jobs + here:
-                raise StageBusyError(f"this stage holds {theirs - 1} of your jobs already; try again or another one")
+            self._check_free(link, call)
             admitted = await self._admission.check(call, worker=link.peer)
             downstream = await self._downstream(admitted)
-            taken = await self._fence(admitted)
-            cached = [] if taken else await self._reserve(admitted)
+            taken = await self._jobs.fence(admitted)
+            kept, cached = (taken.kept, list[CachedWindow]()) if taken else await self._reserve(admitted)
         finally:
             self._opening[link.peer] -= 1
             self._opening += Counter()  # forgets who opens none
@@ -252,41 +239,30 @@ class StageRole:
             cut=admitted.cut,
         )
         job = StageJob(
-            self._around, admitted, committer, worker=link, downstream=downstream, cached=cached, taken=taken
+            self._around,
+            admitted,
+            committer,
+            worker=link,
+            downstream=downstream,
+            cached=cached,
+            kept=kept,
+            taken=taken,
         )
-        self._jobs[call.job_hash] = job
-        self._attempts[admitted.request_digest] = (admitted.job.attempt, call.request.deadline)
+        self._jobs.add(job)
         self._count()
         if link.closed or (downstream is not None and downstream.closed):
             job.link_lost(link.peer if link.closed else admitted.job.route[call.stage + 1].node, "closed meanwhile")
         return job, cached
 
-    def _attempts_here(self, request: Hash) -> list[StageJob]:
-        return [job for job in self._jobs.values() if job.admitted.request_digest == request and not job.closed]
-
-    async def _fence(self, admitted: Admitted) -> Handover | None:
-        """Refuse an attempt that is not above those seen, and close the one before it; return what goes on."""
-        known, _ = self._attempts.get(admitted.request_digest, (-1, 0))
-        if admitted.job.attempt <= known:
-            raise JobOpenError(f"attempt {known} of this request was opened here; open one with a higher number")
-        earlier = self._attempts_here(admitted.request_digest)
-        last = earlier[-1] if earlier and admitted.cut.row else None
-        for job in earlier:
-            if job is not last or job.admitted.job.worker != admitted.job.worker:
-                await self._supersede(job)
-        # Nothing is waited for once the work is in hand: it would be nobody's if this call ended meanwhile.
-        taken = last.hand_over(admitted.cut.row) if last is not None and not last.closed else None
-        if taken is None and last is not None and not last.closed:
-            await self._supersede(last)
-        if taken is not None and taken.before != admitted.call.before:
-            self._spawn(self._scheduler.close(taken.session))
-            raise JobOpenError(f"{taken.before} steps of earlier attempts are owed, not {admitted.call.before}")
-        return taken
-
-    @staticmethod
-    async def _supersede(job: StageJob) -> None:
-        job.close(JobOpenError("a later attempt of this request was opened").fault())
-        await job.wait_closed()  # its room may be what the later one needs
+    def _check_free(self, link: Link, call: OpenCall) -> None:
+        here = bool(self._jobs.attempts_of(call.job.message.request))
+        if self.closed and not here:
+            raise StageBusyError("this stage is about to stop; open the job over another one")
+        if self._opening.total() + self.facts.queue > self._config.max_jobs + here:
+            raise StageBusyError(f"this stage holds {self.facts.queue} jobs already; try again or another one")
+        theirs = self._opening[link.peer] + self._jobs.open_of(link.peer)
+        if theirs > self._config.worker_jobs + here:
+            raise StageBusyError(f"this stage holds {theirs - 1} of your jobs already; try again or another one")
 
     async def _downstream(self, admitted: Admitted) -> Link | None:
         call = admitted.call
@@ -303,8 +279,16 @@ class StageRole:
         )
         return await self._neighbours.link_to(destination)
 
-    async def _reserve(self, admitted: Admitted) -> list[CachedWindow]:
-        """Reserve KV room and begin it with the windows that are cached here."""
+    async def _reserve(self, admitted: Admitted) -> tuple[KeptRows, list[CachedWindow]]:
+        """Reserve room for rows, and KV room that begins with the windows that are cached here."""
+        kept = self.facts.rows.reserve(admitted.room)
+        try:
+            return kept, await self._open_session(admitted)
+        except BaseException:
+            kept.free()
+            raise
+
+    async def _open_session(self, admitted: Admitted) -> list[CachedWindow]:
         call, engine = admitted.call, self._engine
         most = (admitted.cut.prompt_end - 1) // WINDOW_STEPS  # the last prompt row is always computed
         found = self._around.prefixes.find(call.request.payer, call.lineage[:most])
@@ -327,13 +311,8 @@ class StageRole:
 
     async def _pay(self, link: Link, paid: HopPay) -> None:
         request = paid.payment.pay.message.request
-        jobs = [
-            job
-            for job in self._jobs.values()
-            if job.admitted.request_digest == request and job.admitted.job.worker == link.peer
-        ]
         # Money for a job that is gone, perhaps with a restart of ours, is taken all the same.
-        job = max(jobs, key=lambda each: each.admitted.job.attempt, default=None)
+        job = self._jobs.owing(request, link.peer)
         try:
             ack = await self._till.take(job, paid)
             self._on_payment()
@@ -343,30 +322,12 @@ class StageRole:
 
     def _lost(self, link: Link) -> None:
         """Close the jobs that a link's end leaves without worker, rows or a next stage."""
-        for job in self._jobs.values():
+        for job in self._jobs:
             if job.needs(link):
                 job.link_lost(link.peer, link.reason)
 
-    def _sweep(self, now: float) -> None:
-        """Close what idles or is late, forget what is settled."""
-        config, clock = self._config, self._clock()
-        for name, job in list(self._jobs.items()):
-            idle = now - job.touched
-            if job.closed and idle > config.settle_s:
-                del self._jobs[name]
-            elif not job.closed and clock > job.admitted.call.request.deadline + CLOCK_TOLERANCE_S:
-                job.close(DeadlineError("the request's deadline has passed").fault())
-            elif not job.closed and job.suspended_at is not None and now - job.suspended_at > config.hold_s:
-                job.close()
-            elif not job.closed and idle > config.idle_s:
-                job.close(IdleError(f"nothing came for the job for {config.idle_s:g} s").fault(), blamed=job.upstream)
-        for request, (_, deadline) in list(self._attempts.items()):
-            if clock > deadline + CLOCK_TOLERANCE_S:
-                del self._attempts[request]
-        self._count()
-
     def _count(self) -> None:
-        self.facts.queue = sum(not job.closed for job in self._jobs.values())
+        self.facts.queue = self._jobs.open_of()
 
 
 def _must_come_from(owner: Address, link: Link) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from tests.node.stage.driver import FaultError, Task, driver
 from tests.node.stage.network import Network, network, until
+from tests.node.stage.tiny import MANIFEST
 from tests.node.wire.peers import DOMAIN
 
 from plait.protocol.codec import signed_to_pb, to_pb
@@ -216,6 +217,44 @@ async def test_open_more_jobs_of_one_worker_than_allowed_is_busy_for_it_alone(tm
         await first.to_all(pb.Frame(cancel=pb.CancelJob(job=first.hash)))
         await until(lambda: all(node.role.facts.queue <= 2 and node.engine.open_jobs == 1 for node in net.nodes))
         await task.open()
+
+
+def row_bytes_of(steps: int) -> int:
+    return steps * 4 * MANIFEST.hidden
+
+
+async def test_open_beyond_the_memory_for_rows_is_busy_until_a_job_ends(tmp_path: Path) -> None:
+    async with network(tmp_path, rows_bytes=row_bytes_of(50)) as net, driver(net) as worker:
+        rows = [node.role.facts.rows for node in net.nodes]
+        first = worker.task(PROMPT)
+        await first.open()
+        assert [each.used for each in rows] == [row_bytes_of(28), row_bytes_of(28), 0]  # the tail sends no rows
+        assert [node.role.facts.free_steps <= 22 for node in net.nodes] == [True, True, False]
+        task = worker.task(PROMPT)
+        fault = await refusal(task, 1, task.open_frame(1))
+        assert fault.code == "busy"
+        assert "rows of 28 steps" in str(fault)
+        assert (rows[1].used, net.nodes[1].engine.open_jobs) == (row_bytes_of(28), 1)
+        await first.to_all(pb.Frame(cancel=pb.CancelJob(job=first.hash)))
+        await until(lambda: not any(each.used for each in rows))
+        await task.open()
+
+
+async def test_open_of_more_rows_than_there_is_memory_for_says_the_limit(tmp_path: Path) -> None:
+    async with network(tmp_path, rows_bytes=row_bytes_of(25)) as net, driver(net) as worker:
+        task = worker.task(PROMPT)
+        fault = await refusal(task, 0, task.open_frame(0))
+        assert fault.code == "prompt_too_long"
+        assert "at most 25 steps" in str(fault)
+        assert net.nodes[0].role.facts.rows.used == 0
+
+
+async def test_open_that_finds_no_room_gives_the_memory_for_rows_back(tmp_path: Path) -> None:
+    async with network(tmp_path) as net, driver(net) as worker:
+        net.nodes[1].engine._kv_steps = 20
+        task = worker.task(PROMPT)
+        assert (await refusal(task, 1, task.open_frame(1))).code == "busy"
+        assert net.nodes[1].role.facts.rows.used == 0
 
 
 async def test_open_of_a_payer_or_worker_that_is_not_served_is_refused(tmp_path: Path) -> None:

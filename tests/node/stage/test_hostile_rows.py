@@ -86,12 +86,14 @@ async def test_nan_from_the_stage_before_blames_it(tmp_path: Path) -> None:
     async with network(tmp_path) as net, driver(net) as worker:
         task = worker.task(PROMPT, max_tokens=4)
         await task.open()
-        (job,) = net.nodes[0].role._jobs.values()
+        (job,) = net.nodes[0].role._jobs
         rows = np.full((20, 8), np.nan, dtype="<f4").tobytes()
         await job.downstream.send(pb.Frame(rows=pb.Rows(job=task.hash, step=0, count=20, codec=FP32, data=rows)))
         await task.start()
         accused, accuser = net.nodes[0].identity.owner, net.nodes[1].identity.owner
-        faults = {fault.said_by: fault for fault in [await first_fault(task), await first_fault(task)]}  # in either order
+        faults = {
+            fault.said_by: fault for fault in [await first_fault(task), await first_fault(task)]
+        }  # in either order
         assert "malformed rows" in str(faults[accuser])
         assert faults[accuser].blamed == accused
         assert faults[accused].blamed == accuser  # its link to the next stage is lost, it says
@@ -139,7 +141,7 @@ async def test_leaf_sent_again_fails_the_job_and_blames_its_sender(tmp_path: Pat
         await task.generate(1)
         while 0 not in task.leaves:
             await task.hear()
-        (job,) = net.nodes[0].role._jobs.values()
+        (job,) = net.nodes[0].role._jobs
         await job.downstream.send(pb.Frame(leaf=pb.LeafOf(leaf=signed_to_pb(task.leaves[0][0]))))
         fault = await first_fault(task)
         assert (fault.code, fault.blamed) == ("bad_leaf", net.nodes[0].identity.owner)
@@ -150,7 +152,7 @@ async def test_bad_rows_cost_the_link_that_they_came_over(tmp_path: Path) -> Non
     async with network(tmp_path) as net, driver(net) as worker:
         task = worker.task(PROMPT, max_tokens=4)
         await task.open()
-        (job,) = net.nodes[0].role._jobs.values()
+        (job,) = net.nodes[0].role._jobs
         dialer = Dialer(identity=worker.identity, directory=net.directory, patience=HASTY)
         other = await dialer.dial(net.nodes[0].destination)
         await other.send(pb.Frame(rows=fp32(task)))

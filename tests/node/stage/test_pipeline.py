@@ -218,7 +218,7 @@ async def test_tampered_row_downstream_signs_nothing_and_blames(tmp_path: Path) 
     async with network(tmp_path) as net, driver(net) as worker:
         task = worker.task(PROMPT, max_tokens=9)
         await task.open()
-        (job,) = net.nodes[0].role._jobs.values()
+        (job,) = net.nodes[0].role._jobs
         honest = job.downstream.send
 
         async def tamper(frame: pb.Frame, **kwargs: float) -> None:
@@ -237,21 +237,23 @@ async def test_tampered_row_downstream_signs_nothing_and_blames(tmp_path: Path) 
         assert fault.blamed == net.nodes[0].identity.owner
         assert fault.said_by == net.nodes[1].identity.owner
         assert [leaf.message.window for leaf in task.leaves.get(1, [])] in ([], [0])
-        assert [leaf.message.window for leaf in net.nodes[1].role._jobs[task.hash]._notary._committer.signed] == [0]
+        assert [leaf.message.window for leaf in net.nodes[1].role._jobs._jobs[task.hash]._notary._committer.signed] == [
+            0
+        ]
 
 
 async def test_leaf_signed_by_a_stranger_is_not_built_upon(tmp_path: Path) -> None:
     async with network(tmp_path) as net, driver(net) as worker:
         task = worker.task(PROMPT[:20], max_tokens=9)
         await task.open()
-        (job,) = net.nodes[0].role._jobs.values()
+        (job,) = net.nodes[0].role._jobs
         job._notary._committer._sign_leaf = lambda leaf: worker.payer.signed(job._around.domain, leaf)
         await task.start()
         await task.feed(0, PROMPT[:20])
         fault = await first_fault(task)
         assert fault.said_by == net.nodes[1].identity.owner
         assert fault.blamed == net.nodes[0].identity.owner
-        assert net.nodes[1].role._jobs[task.hash]._notary._committer.signed == []
+        assert net.nodes[1].role._jobs._jobs[task.hash]._notary._committer.signed == []
 
 
 async def test_idle_job_is_closed_and_says_so(tmp_path: Path) -> None:
@@ -279,7 +281,7 @@ async def test_settled_job_is_forgotten(tmp_path: Path) -> None:
         await task.start()
         await task.generate(2)
         await task.end()
-        await until(lambda: not any(node.role._jobs for node in net.nodes))
+        await until(lambda: not any(list(node.role._jobs) for node in net.nodes))
 
 
 async def test_decode_of_one_job_passes_a_queue_of_prompts(tmp_path: Path) -> None:

@@ -34,8 +34,8 @@ async def test_prefix_same_payer_reuses_whole_windows_and_signs_the_same_roots(t
         for node in net.nodes:
             assert node.engine.calls[0][1:] == (48, 5)
         # Salts differ from job to job: what is equal are the roots beneath them.
-        kept = [node.role._jobs[second.hash]._notary._committer.kept for node in net.nodes]
-        before = [node.role._jobs[first.hash]._notary._committer.kept for node in net.nodes]
+        kept = [node.role._jobs._jobs[second.hash]._notary._committer.kept for node in net.nodes]
+        before = [node.role._jobs._jobs[first.hash]._notary._committer.kept for node in net.nodes]
         assert [each[:3] for each in kept] == before
 
 

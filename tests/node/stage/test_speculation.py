@@ -47,11 +47,11 @@ async def plainly(task: Task, count: int) -> tuple[list[int], dict[int, list[Sig
 
 async def forget(net: Network, task: Task) -> None:
     """Let the very same job be opened again; what the stages signed for it they remember."""
-    await until(lambda: all(node.role._jobs[task.hash].closed for node in net.nodes))
+    await until(lambda: all(node.role._jobs._jobs[task.hash].closed for node in net.nodes))
     for node in net.nodes:
-        await node.role._jobs[task.hash].wait_closed()
-        node.role._jobs.clear()
-        node.role._attempts.clear()
+        await node.role._jobs._jobs[task.hash].wait_closed()
+        node.role._jobs._jobs.clear()
+        node.role._jobs._attempts.clear()
     task.ids.clear()
     task.leaves.clear()
     task.opened.clear()

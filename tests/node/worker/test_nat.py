@@ -216,8 +216,8 @@ async def test_stage_twin_with_one_key_cannot_end_a_job_of_the_other(tmp_path: P
         link = await twin.dial(node.destination)
         asked = await made.asking(PROMPT, max_tokens=40)
         running = asyncio.create_task(asked.run())
-        await until(lambda: bool(node.role._jobs))
-        await link.send(pb.Frame(end=pb.End(job=next(iter(node.role._jobs)), step=1)))
+        await until(lambda: bool(list(node.role._jobs)))
+        await link.send(pb.Frame(end=pb.End(job=next(iter(node.role._jobs)).hash, step=1)))
         await asyncio.wait_for(link.wait_closed(), 3)
         assert "another worker" in link.reason
         assert node.blames[0].owner == made.who.owner

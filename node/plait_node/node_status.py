@@ -1,0 +1,48 @@
+"""What `plait node status` shows of a node that runs here: the page of numbers that it writes into its home."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, cast
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from plait_node.errors import ConfigError
+
+__all__ = ["node_lines", "read_numbers"]
+
+_MIB: Final = 1 << 20
+
+
+def read_numbers(file: Path) -> list[dict[str, Any]] | None:
+    """Return the node's numbers as {"name", "value", and its labels}, None where no node runs.
+
+    Raise `ConfigError` for a page that cannot be read.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+        families = list(text_string_to_metric_families(text))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{file}: not readable ({error}); a running node writes it anew every 5 s") from error
+    return [
+        {"name": sample.name, "value": sample.value, **sample.labels}
+        for family in families
+        for sample in family.samples
+    ]
+
+
+def node_lines(numbers: Sequence[Mapping[str, Any]] | None) -> list[str]:
+    """Return lines for people."""
+    return [] if numbers is None else [*_stage_lines(numbers)]
+
+
+def _stage_lines(numbers: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    found = {each["name"]: cast("float", each["value"]) for each in numbers}
+    if "plait_stage_rows_bytes" in found:
+        jobs, steps = found["plait_stage_open_jobs"], found["plait_stage_free_steps"]
+        rows, most = found["plait_stage_rows_bytes"] / _MIB, found["plait_stage_rows_limit_bytes"] / _MIB
+        yield f"{'jobs':<11} {jobs:.0f} open, room for {steps:.0f} steps"
+        yield f"{'rows':<11} {rows:.1f} of {most:g} MiB reserved for rows that may be sent again"
