@@ -246,6 +246,11 @@ class NodeConfig(_Section):
     claim_at: int = Field(
         default=0, ge=0, description="base units that a channel owes before it is claimed; 0: after each job"
     )
+    disk_free_mib: int = Field(
+        default=256,
+        ge=0,
+        description="MiB that stay free on the disk of `home`, for the journals: with less, no new jobs are taken",
+    )
     drain_s: float = Field(
         default=30.0, ge=0, description="seconds for the jobs in hand once it is told to stop (SIGTERM, Ctrl-C)"
     )

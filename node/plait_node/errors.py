@@ -2,6 +2,7 @@
 
 NodeError
 |- ConfigError     a node's TOML file, or a key file, is not usable
+|- DiskFullError   there is no room on the node's disk for the journals of more jobs
 |- StartError      a node cannot start, or a part of it failed
 `- LocalnetError   a local network could not be started
 """
@@ -21,6 +22,13 @@ class ConfigError(NodeError):
     """A file of the operator is missing or wrong; the text names each field to mend."""
 
     code = "config"
+
+
+class DiskFullError(NodeError):
+    """The disk has no room for the journals of more jobs; another node may take it, or this one later."""
+
+    code = "busy"
+    retry = True
 
 
 class StartError(NodeError):

@@ -24,6 +24,7 @@ from plait_node.app.metrics import NodeMetrics
 from plait_node.broker import BrokerAccess, NatsBroker
 from plait_node.chain_nodes import ChainNodes
 from plait_node.config import NodeConfig
+from plait_node.disk import Disk
 from plait_node.errors import ConfigError
 from plait_node.home import Home
 from plait_node.models import ModelStore
@@ -49,6 +50,7 @@ class Base:
     journal: Journal
     guard: SigningGuard
     dht: LibtorrentDht
+    disk: Disk
     drain: Drain = field(default_factory=Drain)
     metrics: NodeMetrics = field(default_factory=NodeMetrics)
 
@@ -113,6 +115,7 @@ async def opened(config: NodeConfig) -> AsyncGenerator[Base]:
                     journal=journal,
                     guard=SigningGuard(journal, reader.deployment.domain),
                     dht=dht,
+                    disk=Disk(home.path, least=config.disk_free_mib << 20),
                 )
             finally:
                 await dht.stop()

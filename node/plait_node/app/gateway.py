@@ -37,6 +37,7 @@ async def run(base: Base, config: GatewayConfig) -> AsyncGenerator[dict[str, obj
             clock=clock,
             payers=config.payers,
             serves=config.serves,
+            ready=base.disk.check,
         )
         claimer.owns = gateway.owns
         base.drain.add(close=gateway.close, busy=lambda: gateway.busy)

@@ -84,8 +84,8 @@ async def _answer_all(base: Base, role: WorkerRole, watcher: OnchainWatcher, *, 
 async def _answer_here(
     base: Base, role: WorkerRole, watcher: OnchainWatcher, found: OnchainRequest, *, max_callback_gas: int
 ) -> None:
-    if base.drain.begun:
-        return  # it is found again after the next start
+    if base.drain.begun or base.disk.full:
+        return  # it is found again: later, or after the next start
     request = request_of(found, chain_id=base.domain.chain_id, contract=base.reader.deployment.address("Requests"))
     with base.drain.held():
         await answer(role, watcher, found, request, max_callback_gas=max_callback_gas)

@@ -53,6 +53,7 @@ async def run(base: Base, config: StageConfig) -> AsyncGenerator[dict[str, objec
         dialer=door.meeting,
         on_chain=OpenRequests(base.reader),
         on_payment=claimer.notify,
+        ready=base.disk.check,
     )
     base.metrics.add(partial(_numbers, role))
     facts = _announced(role, config, profile=profile, door=door)

@@ -77,6 +77,7 @@ async def run(base: Base, config: WorkerConfig) -> AsyncGenerator[dict[str, obje
             announcer=base.announcer(),
             broker=broker,
             jobs=group.jobs,
+            full=lambda: base.disk.full,
         )
         keeper = OfferKeeper(
             offer,

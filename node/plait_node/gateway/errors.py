@@ -30,6 +30,7 @@ _STATUS = {
     "too_many_calls": 429,
     "internal": 503,
     "busy": 503,
+    "journal_full": 503,
     "no_route": 503,
     "broker_away": 503,
     "stopped": 503,

@@ -70,10 +70,11 @@ class Gateway:
         patience_s: float = 5.0,
         payers: Guests = EVERYBODY,
         serves: Collection[Hash] = (),
+        ready: Callable[[], None] = lambda: None,
     ) -> None:
         """`notify` tells settlement that jobs ended; `patience_s` is how long the DHT and the chain may lag.
 
-        Where `serves` names models, only those are quoted.
+        Where `serves` names models, only those are quoted. `ready` raises a `PlaitError` while no job is to be taken.
         """
         outside = Outside(
             me=owner,
@@ -92,7 +93,7 @@ class Gateway:
         self._outside, self.clock = outside, clock
         self._store = JobStore(store)
         self.metrics, self.shelf = GatewayMetrics(), ModelShelf(models, clock, only=serves)
-        self._payers = payers
+        self._payers, self._ready = payers, ready
         self._open(ChannelView(outside))
 
     def _open(self, channels: ChannelView) -> None:
@@ -259,6 +260,7 @@ class Gateway:
     def _check_open(self) -> None:
         if self._closed:
             raise StoppedError("this gateway is shutting down; ask another one, or this one again in a moment")
+        self._ready()
 
     def _check_payer(self, job: StoredJob, signed: Signed[Cancel] | Signed[Resume], named: Hash) -> None:
         if named != job.name or signed.signer(self._outside.domain) != job.signer:

@@ -64,10 +64,11 @@ class StageRole:
         dialer: Dials,
         on_chain: OnChain | None = None,
         on_payment: Callable[[], None] = lambda: None,
+        ready: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._config, self._engine, self._sign = config, engine, sign
-        self._on_payment = on_payment
+        self._on_payment, self._ready = on_payment, ready
         self._clock = clock
         self._scheduler = Scheduler(engine, decode_rows=config.decode_rows, pass_s=config.pass_s)
         self.facts = StageFacts(self._scheduler.load, RowBudget.of(engine, config.rows_bytes), engine.evidence)
@@ -258,6 +259,8 @@ class StageRole:
         here = bool(self._jobs.attempts_of(call.job.message.request))
         if self.closed and not here:
             raise StageBusyError("this stage is about to stop; open the job over another one")
+        if not here:
+            self._ready()
         if self._opening.total() + self.facts.queue > self._config.max_jobs + here:
             raise StageBusyError(f"this stage holds {self.facts.queue} jobs already; try again or another one")
         theirs = self._opening[link.peer] + self._jobs.open_of(link.peer)

@@ -57,8 +57,12 @@ class WorkerRole:
         announcer: Announcer,
         broker: Broker,
         jobs: Jobs | None = None,
+        full: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Take jobs from `broker`, deposit records through `announcer`; `jobs` says which, where the group changes."""
+        """Take jobs from `broker`, deposit records through `announcer`; `jobs` says which, where the group changes.
+
+        While the disk is `full` none is taken.
+        """
         self._config = config
         self._tools = tools
         self._planner = planner
@@ -66,6 +70,7 @@ class WorkerRole:
         self._announcer = announcer
         self._broker = broker
         self._jobs: Jobs = jobs or (lambda broker: broker.jobs(config.group))
+        self._full = full
         self._room = asyncio.Semaphore(config.parallel_jobs)
         self._tasks: set[asyncio.Task[None]] = set()
         self._payers: set[PayerWatch] = set()
@@ -107,10 +112,12 @@ class WorkerRole:
         while True:
             async with self._room:
                 pass  # a job that there is no room for stays with the group
+            while self._full():  # noqa: ASYNC110 -- nobody tells when a disk has room again
+                await asyncio.sleep(_STEP_BACK_S)
             delivery = await anext(jobs)
-            if self._is_for_others(delivery):
+            if self._full() or self._is_for_others(delivery):
                 await delivery.nak()
-                await asyncio.sleep(_STEP_BACK_S)  # whom it names is to get it next, not we again
+                await asyncio.sleep(_STEP_BACK_S)  # another one, or whom it names, is to get it next, not we again
                 continue
             try:
                 async with delivery.working():  # a request from the chain may have come between

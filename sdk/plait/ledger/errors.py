@@ -3,7 +3,8 @@
 LedgerError
 |- JournalError                  the file itself
 |  |- ForeignJournalError        it belongs to another deployment
-|  `- NewerJournalError          a newer version of plait wrote it
+|  |- NewerJournalError          a newer version of plait wrote it
+|  `- JournalFullError           nothing can be written now; what was written before stays
 |- PaymentError                  a payment, or the wish to make one, that does not fit; nothing changed
 |  |- WrongPartyError            not for us, or signed by somebody else
 |  |- UnknownChannelError        the chain knows no such channel
@@ -62,6 +63,13 @@ class NewerJournalError(JournalError):
     def __init__(self, path: Path, *, found: int, known: int) -> None:
         super().__init__(f"{path} has format {found}, this version reads up to {known}; upgrade plait")
         self.path = path
+
+
+class JournalFullError(JournalError):
+    """The journal cannot be written, most likely because its disk is full; nothing changed, try again later."""
+
+    code = "journal_full"
+    retry = True
 
 
 class PaymentError(LedgerError):

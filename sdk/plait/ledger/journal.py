@@ -12,9 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
-from plait.ledger.errors import ForeignJournalError, JournalError, NewerJournalError
+from plait.ledger.errors import ForeignJournalError, JournalError, JournalFullError, NewerJournalError
 
 _BUSY_S = 5.0
+_NO_ROOM = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
 
 # Amounts are 12 bytes big-endian, so that they compare like numbers: SQLite's integers end at 2^63.
 _TABLES = """
@@ -149,7 +150,10 @@ class Journal:
 
     @contextmanager
     def write(self) -> Generator[None]:
-        """Run a transaction: all of it is on disk when the block ends, or nothing after an exception."""
+        """Run a transaction: all of it is on disk when the block ends, or nothing after an exception.
+
+        Raise `JournalFullError` where the disk takes no more.
+        """
         if self._inside:  # part of the transaction around it
             yield
             return
@@ -157,17 +161,22 @@ class Journal:
         self._inside = True
         try:
             yield
-        except BaseException:
-            self.run("ROLLBACK")
-            raise
-        else:
             self.run("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:  # a full disk ends some by itself
+                self.run("ROLLBACK")
+            raise
         finally:
             self._inside = False
 
     def run(self, statement: str, *values: object) -> int:
-        """Run a statement and return the id of the row it made."""
-        return self._db.execute(statement, values).lastrowid or 0
+        """Run a statement and return the id of the row it made; raise `JournalFullError`."""
+        try:
+            return self._db.execute(statement, values).lastrowid or 0
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF in _NO_ROOM:
+                raise JournalFullError(f"{self.path}: {error}; make room on its disk, then try again") from error
+            raise
 
     def one(self, statement: str, *values: object) -> Row | None:
         """Return the first row of a query."""

@@ -24,6 +24,7 @@ from plait.protocol.pb import gateway_pb2, signed_pb2
 from plait.protocol.sealing import ContentKey, seal_capsule, seal_prompt
 from plait.protocol.typed import Key, Signed
 from plait_node.broker import Broker, MemoryBroker
+from plait_node.errors import DiskFullError
 from plait_node.gateway import Gateway, make_app
 from plait_node.gateway.limits import CallLimiter
 from plait_node.swarm import Announcer, DhtKey, Lookup, MemoryDht
@@ -112,6 +113,7 @@ class Stand:
         self.on_chain = PlayedRequests()
         self.dht, self.dht_key = MemoryDht(), DhtKey(bytes(range(32)))
         self.notified = 0
+        self.full = False  # the disk
         self.session = Key.generate()
         self.payer = PayerBook(Journal(folder / "payer.sqlite"), DOMAIN, self.session, clock=self.clock)
         self.prekey = self.swarm.prekey()
@@ -122,6 +124,10 @@ class Stand:
 
     def clock(self) -> float:
         return self.now
+
+    def ready(self) -> None:
+        if self.full:
+            raise DiskFullError("no room")
 
     def set_slot(self, *, deposit: int, claimed: int = 0, exit_at: int = 0) -> None:
         slot = SimpleNamespace(deposit=deposit, claimed=claimed, exit_at=exit_at)
@@ -155,6 +161,7 @@ class Stand:
             notify=self._notify,
             clock=self.clock,
             patience_s=self.patience_s,
+            ready=self.ready,
         )
         gateway.reached_at(url or f"http://{name}")
         async with gateway:

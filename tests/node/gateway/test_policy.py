@@ -33,6 +33,45 @@ async def test_closed_gateway_delivers_what_it_has_and_takes_nothing_new(tmp_pat
         assert not stand.gateway.busy
 
 
+async def test_gateway_on_a_full_disk_takes_no_money_and_the_same_call_later_is_taken(tmp_path: Path) -> None:
+    stand = Stand(tmp_path)
+    async with stand.running() as client:
+        running = await stand.submitted(client)
+        asked = stand.ask(await stand.quote(client))
+        stand.full = True
+        refused = await stand.submit(client, asked)
+        assert (refused.status_code, fault(refused).code, fault(refused).retry) == (503, "busy", True)
+        await stand.work(running)
+        assert (await stand.follow(client, running))[-1].kind == "receipt"  # what it had goes on
+
+        stand.full = False
+        assert (await stand.submit(client, asked)).status_code == 200
+
+
+async def test_gateway_that_cannot_journal_a_voucher_says_so_and_takes_it_once_there_is_room(tmp_path: Path) -> None:
+    stand = Stand(tmp_path)
+    async with stand.running() as client:
+        asked = await stand.submitted(client)
+        channel, amount = stand.payer.channel(stand.me), asked.payment.pay.message.amount
+        pages = stand.journal.one("PRAGMA page_count")
+        assert pages is not None
+        stand.journal.run(f"PRAGMA max_page_count = {pages[0]}")  # SQLite then answers as on a full disk
+        for more in range(1, 200):
+            payment = channel.pay(asked.name, amount + more, more)
+            refused = await stand.send(client, payment)
+            if refused.status_code != 200:
+                break
+        assert (refused.status_code, fault(refused).code) == (503, "journal_full")
+        assert int(refused.headers["Retry-After"]) >= 1
+
+        stand.journal.run("PRAGMA max_page_count = 100000")
+        for _ in range(2):  # once more is nothing new
+            assert (await stand.send(client, payment)).status_code == 200
+            state = stand.book.state(stand.payer.payer, stand.payer.signer)
+            assert state is not None
+            assert state.voucher.message.cumulative == amount + more
+
+
 async def test_payer_that_the_operator_refuses_pays_nothing(tmp_path: Path) -> None:
     stand = Stand(tmp_path)
     async with stand.running() as client:

@@ -19,6 +19,7 @@ from plait.protocol.pb import stage_pb2 as pb
 from plait.protocol.receipts import RECEIPT, ReceiptLeaf
 from plait.protocol.typed import Key, random_hash
 from plait.protocol.windows import Cut
+from plait_node.disk import Disk
 from plait_node.stage.credit import CreditLine
 
 PROMPT = [(3 * at + 2) % 60 for at in range(90)]
@@ -76,6 +77,48 @@ async def test_paid_job_runs_to_its_end_and_the_last_voucher_names_the_receipt(t
             assert ack.signer(DOMAIN) == node.identity.key.address
             assert task.acks[0].request == task.job.message.request
             assert int.from_bytes(task.acks[0].ack.credit, "big") == channel.credit
+
+
+async def test_stage_on_a_full_disk_opens_nothing_and_a_payment_it_could_not_journal_is_taken_later(
+    tmp_path: Path,
+) -> None:
+    async with network(tmp_path) as net, driver(net) as worker:
+        task = worker.task(PROMPT[:16], max_tokens=8)
+        await task.open()
+        await task.start()
+        disk = Disk(tmp_path, least=1 << 20, free=lambda _: 5)
+        net.nodes[0].role._ready = disk.check
+        other = worker.task(PROMPT[:16])
+        await other.send(0, pb.Frame(open=other.open_frame(0)))
+        with pytest.raises(FaultError, match="no room on its disk") as caught:
+            await other.hear()
+        assert caught.value.code == "busy"
+
+        journal = net.nodes[0].role._till.payees._journal  # type: ignore[attr-defined]  # the book's own
+        journal.run(f"PRAGMA max_page_count = {journal.one('PRAGMA page_count')[0]}")
+        await task.generate(4)  # what runs goes on until a signature cannot be journalled
+        paid, refused = 4, None
+        while refused is None:
+            paid += 1
+            frame = task.hop_pay(0, paid)
+            await task.send(0, pb.Frame(payment=frame))
+            try:
+                acks = len(task.acks)
+                while len(task.acks) == acks:
+                    await task.hear()
+            except FaultError as error:
+                refused = error
+        assert refused.code == "journal_full"
+
+        journal.run("PRAGMA max_page_count = 100000")
+        acks = len(task.acks)
+        await task.send(0, pb.Frame(payment=frame))
+        while len(task.acks) == acks:
+            await task.hear()
+        await task.pay_stages(40)
+        await task.generate(8)
+        task.check_leaves(await task.end())
+        assert task.ids == task.expected(8)
 
 
 async def test_last_voucher_below_the_signed_work_is_refused(tmp_path: Path) -> None:

@@ -10,6 +10,17 @@ from tests.node.worker.world import until, world
 PROMPT = [token % 60 for token in range(20)]
 
 
+async def test_worker_on_a_full_disk_leaves_jobs_to_its_group_until_there_is_room(tmp_path: Path) -> None:
+    async with world(tmp_path) as made:
+        made.full = True
+        asked = await made.asking_long(PROMPT, max_tokens=4)
+        waiting = asyncio.create_task(asked.run())
+        await asyncio.sleep(0.5)
+        assert (made.role.served, list(asked.verifier.ids)) == (0, [])
+        made.full = False
+        assert await waiting == asked.expected(4)
+
+
 async def test_closed_worker_finishes_its_job_and_takes_no_other(tmp_path: Path) -> None:
     async with world(tmp_path) as made:
         first = await made.asking_long(PROMPT, max_tokens=40)

@@ -93,6 +93,7 @@ class World:
     choice: ChoiceNote | None = None
     learned: list[tuple[bytes, Ran]] = field(default_factory=list)
     serving: asyncio.Task[None] | None = None
+    full: bool = False  # the disk
     fellows: list[World] = field(default_factory=list)  # the other workers of the group
 
     @property
@@ -122,6 +123,7 @@ class World:
             ),
             announcer=self.announcer(self.who),
             broker=self.broker,
+            full=lambda: self.full,
         )
 
     def choose(self, asked: Wanted) -> Choice:

@@ -11,7 +11,14 @@ from pathlib import Path
 import pytest
 from tests.sdk.ledger_cases import DOMAIN, PAYEE, SIGNER, Pair, request
 
-from plait.ledger import ForeignJournalError, Journal, JournalError, NewerJournalError, PayeeBook
+from plait.ledger import (
+    ForeignJournalError,
+    Journal,
+    JournalError,
+    JournalFullError,
+    NewerJournalError,
+    PayeeBook,
+)
 from plait.protocol.codec import payment_to_pb
 
 ACCEPT_AND_DIE = """
@@ -50,6 +57,28 @@ def test_journal_transaction_that_fails_leaves_nothing(tmp_path: Path) -> None:
             write_and_fail(journal)
 
         assert journal.all("SELECT * FROM meta") == []
+
+
+def test_journal_on_a_full_disk_says_so_and_loses_nothing(pair: Pair) -> None:
+    first = pair.accept(pair.channel.pay(request(1), 100, 0))
+    pages = pair.payee_journal.one("PRAGMA page_count")
+    assert pages is not None
+    pair.payee_journal.run(f"PRAGMA max_page_count = {pages[0]}")  # SQLite then answers as on a full disk
+    for number in range(2, 200):
+        payment = pair.channel.pay(request(number), 1, 0)
+        try:
+            first = pair.accept(payment)
+        except JournalFullError:
+            break
+    else:
+        pytest.fail("the journal never filled up")
+    assert pair.payee.channels()[0].voucher.message.cumulative == first.cumulative
+    with pytest.raises(JournalFullError, match="make room") as caught:
+        pair.accept(payment)
+    assert caught.value.retry
+
+    pair.payee_journal.run("PRAGMA max_page_count = 100000")
+    assert pair.accept(payment).cumulative == first.cumulative + 1
 
 
 def test_journal_is_durable_and_private(tmp_path: Path) -> None:
