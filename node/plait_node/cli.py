@@ -19,9 +19,10 @@ from plait.protocol.typed import Key
 from plait_node.cli_broker import broker, dead_letters
 from plait_node.cli_selector import bench_methods, pin, select
 from plait_node.config import load
-from plait_node.errors import ConfigError
+from plait_node.errors import ConfigError, DrainError
 from plait_node.home import Home
 from plait_node.node_status import node_lines, read_numbers
+from plait_node.running import drain, running
 from plait_node.selector_status import read_local, selector_lines
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
@@ -156,11 +157,14 @@ def status(
 
 
 def _local(home: Home) -> dict[str, Any]:
-    return {"numbers": read_numbers(home.metrics_file), **read_local(home.selector_folder)}
+    word = running(home.lock_file)
+    process = word.model_dump(include={"pid", "state"}) if word is not None else None
+    numbers = read_numbers(home.metrics_file) if word is not None else None  # one that was killed leaves its last
+    return {"process": process, "numbers": numbers, **read_local(home.selector_folder)}
 
 
 def _local_lines(local: dict[str, Any]) -> list[str]:
-    return [*node_lines(local["numbers"]), *selector_lines(local)]
+    return [*node_lines(local["process"], local["numbers"]), *selector_lines(local)]
 
 
 async def _on_chain(owner: str, rpc: str, deployment: Path) -> dict[str, object]:
@@ -181,6 +185,28 @@ async def _on_chain(owner: str, rpc: str, deployment: Path) -> dict[str, object]
             "reputation": str(await reader.reputation(node.owner)),
             "verdicts": node.verdicts,
         }
+
+
+@app.command("drain")
+def drain_node(
+    config: Annotated[Path | None, typer.Option("--config", help="The node's TOML file.")] = None,
+    home: Annotated[Path | None, typer.Option("--home", help="The node's folder, in place of --config.")] = None,
+    timeout: Annotated[float, typer.Option("--timeout", min=0, help="Seconds to wait; more than its drain_s.")] = 60.0,
+) -> None:
+    """Have a node on this machine finish its jobs and stop, as SIGTERM does, and wait until it has."""
+    if (config is None) == (home is None):
+        raise ConfigError("say which node: --config FILE, or --home FOLDER")
+    folder = load(config).home if config is not None else home
+    word = drain(Home(folder or Path()).lock_file, timeout_s=timeout)
+    if word.state != "ended":
+        raise DrainError(
+            "the node ended at once, before its jobs did; others of its group and other stages go on with them"
+        )
+    if word.jobs_left:
+        raise DrainError(
+            "the node ended at its drain_s with jobs left; others of its group and other stages go on with them"
+        )
+    typer.echo("node ended, no jobs left")
 
 
 @app.command()

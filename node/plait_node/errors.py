@@ -2,6 +2,7 @@
 
 NodeError
 |- ConfigError     a node's TOML file, or a key file, is not usable
+|- DrainError      a node could not be told to stop, or has not stopped in time
 |- DiskFullError   there is no room on the node's disk for the journals of more jobs
 |- StartError      a node cannot start, or a part of it failed
 `- LocalnetError   a local network could not be started
@@ -22,6 +23,12 @@ class ConfigError(NodeError):
     """A file of the operator is missing or wrong; the text names each field to mend."""
 
     code = "config"
+
+
+class DrainError(NodeError):
+    """No node could be told to stop, or it has not stopped in time; the text says which and what to do."""
+
+    code = "drain"
 
 
 class DiskFullError(NodeError):

@@ -68,6 +68,11 @@ class Home:
         return self.path / "ready.json"
 
     @property
+    def lock_file(self) -> Path:
+        """What a node's process locks, and says how far it is in."""
+        return self.path / "node.lock"
+
+    @property
     def metrics_file(self) -> Path:
         """Where a running node writes its numbers, as Prometheus reads them."""
         return self.path / "metrics.prom"

@@ -16,7 +16,7 @@ _MIB: Final = 1 << 20
 
 
 def read_numbers(file: Path) -> list[dict[str, Any]] | None:
-    """Return the node's numbers as {"name", "value", and its labels}, None where no node runs.
+    """Return the node's numbers as {"name", "value", and its labels}, None where it has written none.
 
     Raise `ConfigError` for a page that cannot be read.
     """
@@ -34,9 +34,10 @@ def read_numbers(file: Path) -> list[dict[str, Any]] | None:
     ]
 
 
-def node_lines(numbers: Sequence[Mapping[str, Any]] | None) -> list[str]:
+def node_lines(process: Mapping[str, Any] | None, numbers: Sequence[Mapping[str, Any]] | None) -> list[str]:
     """Return lines for people."""
-    return [] if numbers is None else [*_stage_lines(numbers)]
+    state = f"{process['state']}, process {process['pid']}" if process is not None else "does not run"
+    return [f"{'node':<11} {state}", *_stage_lines(numbers or ())]
 
 
 def _stage_lines(numbers: Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -13,6 +13,8 @@ from plait_node.app.base import background, opened
 from plait_node.app.drain import Stopping
 from plait_node.config import NodeConfig
 from plait_node.errors import StartError
+from plait_node.home import Home
+from plait_node.running import Mark, held
 from plait_node.swarm import SwarmError
 
 __all__ = ["serve"]
@@ -40,6 +42,13 @@ async def _serve(config: NodeConfig) -> None:
         raise AssertionError
     stopping = Stopping(serving)
     stopping.listen()
+    with held(Home(config.home).lock_file) as mark:
+        done = await _until_stopped(config, stopping, mark)
+        mark.say("ended", jobs_left=not done)
+
+
+async def _until_stopped(config: NodeConfig, stopping: Stopping, mark: Mark) -> bool:
+    """Serve until told to stop, then drain; tell whether no job was left."""
     async with AsyncExitStack() as stack:
         base = await stack.enter_async_context(opened(config))
         await stack.enter_async_context(background(base.metrics.run(base.home.metrics_file)))
@@ -49,9 +58,13 @@ async def _serve(config: NodeConfig) -> None:
             facts |= await stack.enter_async_context(wiring.run(base, getattr(config, role)))
         base.home.mark_ready({"roles": list(config.roles), **facts})
         stack.callback(base.home.clear_ready)
+        stopping.ready()
+        mark.say("serving")
         _log.info("node ready owner=%s roles=%s", to_hex(config.owner), ",".join(config.roles))
         await stopping.asked()
+        mark.say("draining")
         base.home.clear_ready()
         _log.info("node drains limit_s=%g", config.drain_s)
         done = await base.drain.run(config.drain_s)
         _log.info("node stopping jobs_left=%s", "no" if done else "yes")
+    return done

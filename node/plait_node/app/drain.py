@@ -87,7 +87,11 @@ class Stopping:
             self._serving.cancel()
         self._asked.set()
 
+    def ready(self) -> None:
+        """Say that the node serves: from now on one signal has it drain."""
+        self._ready = True
+
     async def asked(self) -> None:
         """Wait, as a node that is ready, until it is to stop."""
-        self._ready = True
+        self.ready()
         await self._asked.wait()

@@ -23,7 +23,7 @@ SUMMARIES = {
     "audit": "Replay a deployment's logs and report what does not add up.",
     "deploy": "Put the contracts on a chain and write the deployment file.",
     "job": "Show whether a job's receipt is signed, claimed or final.",
-    "node": "Serve blocks of a model: publish, stake, run, status.",
+    "node": "Serve blocks of a model: publish, stake, run, drain, status.",
     "proxy": "Serve OpenAI's API on this machine; each answer is checked and paid.",
 }
 EXTRAS = {"proxy": "web"}  # of commands whose extra has another name than they

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from plait.protocol.typed import Key
 from plait_node.app.base import background
 from plait_node.app.metrics import NodeMetrics, gauge
 from plait_node.cli import app
+from plait_node.running import held
 
 STAKE = ["--endpoint", "dht://127.0.0.1:1", "--amount", "1", "--rpc", "http://127.0.0.1:9", "--deployment", "d.json"]
 
@@ -93,7 +95,7 @@ def test_cli_status_of_a_local_home_shows_its_selector_without_asking_the_chain(
     assert "predictor abababababab, 12 jobs observed, jobs take 1.25 times what is predicted, no drift" in told.stdout
     assert "int4: wrong tokens" in told.stdout
     assert "2.00 s predicted, - taken; plain: 9 prompt tokens over 1 stage" in told.stdout
-    assert json.loads(as_json.stdout) == {"numbers": None, "selector": STATE, "pin": None}
+    assert json.loads(as_json.stdout) == {"process": None, "numbers": None, "selector": STATE, "pin": None}
 
 
 async def test_cli_status_shows_the_numbers_of_a_node_that_runs_here(tmp_path: Path) -> None:
@@ -106,11 +108,14 @@ async def test_cli_status_shows_the_numbers_of_a_node_that_runs_here(tmp_path: P
             gauge("plait_stage_rows_limit_bytes", "Limit.", 256 << 20),
         ]
     )
-    async with background(metrics.run(file)):
-        await until(file.exists)
-        told = CliRunner().invoke(app, ["status", "--home", str(tmp_path)])
-        as_json = CliRunner().invoke(app, ["status", "--home", str(tmp_path), "--json"])
+    with held(tmp_path / "node.lock") as mark:
+        mark.say("serving")
+        async with background(metrics.run(file)):
+            await until(file.exists)
+            told = CliRunner().invoke(app, ["status", "--home", str(tmp_path)])
+            as_json = CliRunner().invoke(app, ["status", "--home", str(tmp_path), "--json"])
 
+    assert f"serving, process {os.getpid()}" in told.stdout
     assert "2 open, room for 4096 steps" in told.stdout
     assert "1.5 of 256 MiB reserved" in told.stdout
     assert {"name": "plait_stage_open_jobs", "value": 2.0} in json.loads(as_json.stdout)["numbers"]
