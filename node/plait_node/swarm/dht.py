@@ -130,7 +130,8 @@ class LibtorrentDht:
         self._thread = threading.Thread(target=self._poll, args=(self._session,), name="dht", daemon=True)
         self._thread.start()
         try:
-            await asyncio.wait_for(asyncio.shield(self._listening), deadline_s)
+            async with asyncio.timeout(deadline_s):
+                await asyncio.shield(self._listening)
         except TimeoutError:
             await self.stop()
             raise DhtTimeoutError("listen", deadline_s) from None

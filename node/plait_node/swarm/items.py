@@ -93,7 +93,8 @@ class ItemClient:
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(put.sent.wait(), deadline_s)
+            async with asyncio.timeout(deadline_s):
+                await put.sent.wait()
         return put.stored
 
     async def get(self, public: bytes, salt: bytes, *, deadline_s: float) -> bytes | None:

@@ -91,7 +91,8 @@ class Krpc(asyncio.DatagramProtocol):
         self._waiting[peer, number] = waiting
         try:
             transport.sendto(_bencode(message), peer)
-            return await asyncio.wait_for(waiting, ANSWER_S)
+            async with asyncio.timeout(ANSWER_S):
+                return await waiting
         except (TimeoutError, OSError):
             return None
         finally:

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import libtorrent as lt
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -131,6 +132,31 @@ async def test_put_after_a_clock_set_back_is_numbered_above_what_was_stored() ->
     async with client(keep) as items:
         assert await items.put(KEY, b"s", b"new", deadline_s=5) == 1
     assert stored == [ahead + 1]
+
+
+async def test_ask_cancelled_as_the_answer_comes_is_cancelled() -> None:
+    _, krpc = await asyncio.get_running_loop().create_datagram_endpoint(Krpc, local_addr=("127.0.0.1", 0))
+    asking = asyncio.create_task(krpc.ask(("127.0.0.1", 9), b"get", {}))
+    await asyncio.sleep(0)
+    (waiting,) = krpc._waiting.values()
+    waiting.set_result(None)
+    asking.cancel()
+    await asyncio.wait({asking}, timeout=5)
+    assert asking.cancelled()
+    krpc.close()
+
+
+async def test_put_cancelled_as_it_was_sent_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def store(_: ItemClient, put: Any) -> None:  # noqa: ANN401 -- private to the client
+        await asyncio.sleep(0.05)
+        put.sent.set()
+        putting.cancel()
+
+    monkeypatch.setattr(ItemClient, "_store", store)
+    async with client(lambda _: None) as items:
+        putting = asyncio.create_task(items.put(KEY, b"s", b"v", deadline_s=5))
+        await asyncio.wait({putting}, timeout=5)
+        assert putting.cancelled()
 
 
 async def test_ask_answer_of_another_address_or_transaction_is_not_taken() -> None:
