@@ -108,6 +108,17 @@ class Cluster:
     async def as_operator(self) -> Connection:
         return await Connection.open(self.url, name="test", timeout_s=10.0, access=self.seed("operator"))
 
+    async def leader(self, stream: str) -> str:
+        """Return the server that leads a stream now."""
+        operator = await self.as_operator()
+        try:
+            info = await operator._stream.stream_info(stream)
+        finally:
+            await operator.close()
+        assert info.cluster is not None
+        assert info.cluster.leader is not None
+        return info.cluster.leader
+
 
 def free_ports() -> int:
     """Return a port whose next two, and the tenth to twelfth after it, are free too."""

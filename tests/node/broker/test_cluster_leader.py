@@ -92,15 +92,6 @@ class Load:
                 await asyncio.sleep(0.02)
 
 
-async def leader_of(cluster: Cluster, stream: str) -> str:
-    operator = await cluster.as_operator()
-    info = await operator._stream.stream_info(stream)
-    await operator.close()
-    assert info.cluster is not None
-    assert info.cluster.leader is not None
-    return info.cluster.leader
-
-
 async def test_leader_killed_under_load_loses_no_job_and_completes_none_twice(cluster: Cluster) -> None:
     load = Load(cluster)
     brokers = [await cluster.as_gateway(), await cluster.as_worker(0), await cluster.as_worker(1)]
@@ -109,7 +100,7 @@ async def test_leader_killed_under_load_loses_no_job_and_completes_none_twice(cl
     working = [asyncio.create_task(load.work(broker, owner)) for broker, owner in hired]
     await asyncio.sleep(3.0)
     assert len(load.completed) > 10
-    leader = await leader_of(cluster, JOBS.name)
+    leader = await cluster.leader(JOBS.name)
     cluster.kill(leader)
     killed = monotonic()
     first = await load.published_after(killed, 60) - killed
