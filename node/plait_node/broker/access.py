@@ -14,6 +14,7 @@ from nats.aio.client import Client
 
 from plait_node.broker.errors import NkeyError
 from plait_node.broker.nkeys import Nkey
+from plait_node.broker.waking import Wake
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,11 +47,17 @@ OPEN = BrokerAccess()
 
 
 class UserClient(Client):
-    """nats-py's client, with our own reading of nkeys, and what the server says of itself."""
+    """nats-py's client, with our own reading of nkeys, what the server says of itself, and who waits for its word."""
 
     def __init__(self, key: Nkey | None) -> None:
         super().__init__()
         self._public_nkey = key.public if key is not None else None
+        self.wakes: set[Wake] = set()
+
+    async def ring_all(self) -> None:
+        """Have every reader look: what was stored while there was no connection rang for nobody."""
+        for wake in self.wakes:
+            wake.ring()
 
     @property
     def clustered(self) -> bool:

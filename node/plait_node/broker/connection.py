@@ -22,6 +22,7 @@ from plait_node.broker.access import OPEN, BrokerAccess, UserClient, connect_opt
 from plait_node.broker.errors import BrokerClosedError, BrokerDownError, MessageTooLargeError, StreamsMissingError
 from plait_node.broker.face import MESSAGE_LIMIT
 from plait_node.broker.subjects import StreamPlan
+from plait_node.broker.waking import Wake
 
 _LOG = logging.getLogger(__name__)
 _CALL_S = 5.0
@@ -183,17 +184,20 @@ class Connection:
         """Send an acknowledgement of any kind."""
         await self._call(what, act)
 
-    async def on_wake(self, subject: str, event: asyncio.Event) -> Callable[[], Coroutine[object, object, None]]:
-        """Set the event whenever something was stored on a subject; return how to stop."""
+    async def on_wake(self, subject: str, wake: Wake) -> Callable[[], Coroutine[object, object, None]]:
+        """Ring whenever something was stored on a subject, or may have been unheard; return how to stop."""
 
         async def ring(_: Msg) -> None:
-            event.set()
+            wake.ring()
 
         subscription = await self._call(
             "take a subscription", lambda: self._client.subscribe(subjects.wake(subject), cb=ring)
         )
 
+        self._client.wakes.add(wake)
+
         async def stop() -> None:
+            self._client.wakes.discard(wake)
             if not self._client.is_closed:
                 await self._call("end a subscription", subscription.unsubscribe)
 
@@ -325,6 +329,7 @@ async def _connect(url: str, name: str, access: BrokerAccess, timeout_s: float) 
             reconnect_time_wait=_RETRY_S,  # pyright: ignore[reportArgumentType] - annotated int, seconds of a sleep()
             max_reconnect_attempts=-1,
             error_cb=report,
+            reconnected_cb=client.ring_all,
             **connect_options(access, key),
         )
     )

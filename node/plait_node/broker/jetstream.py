@@ -34,10 +34,11 @@ from plait_node.broker.face import (
 from plait_node.broker.nats_leases import NatsShared, ensure_shared
 from plait_node.broker.pulse import pulse
 from plait_node.broker.turns import Turns
+from plait_node.broker.waking import Wake
 
 _LOG = logging.getLogger(__name__)
-# Readers are woken by the server; this only bounds what a lost wake-up costs, and finds redeliveries.
-_POLL_S = 0.5
+# Between two tries of a broker that is away.
+_PAUSE_S = 0.5
 
 M = TypeVar("M", bound=Message)
 
@@ -111,12 +112,12 @@ class NatsBroker:
                 except BrokerDownError as error:
                     known = False
                     _LOG.warning("broker away, jobs wait group=%s error=%s", group.hex(), error)
-                    await asyncio.sleep(_POLL_S)
+                    await asyncio.sleep(_PAUSE_S)
                     continue
                 if delivery is not None:
                     yield delivery
                 else:
-                    await _sleep(wake)
+                    await wake.wait(steady=True)  # nobody rings for a job that is handed out again
 
     async def backlog(self, group: bytes) -> int:
         """Count the jobs of a group that are waiting or running."""
@@ -209,7 +210,7 @@ class NatsBroker:
     async def close(self) -> None:
         """Give back what was fetched and not yielded, and disconnect."""
         if self._returning:
-            await asyncio.wait(self._returning, timeout=_POLL_S)
+            await asyncio.wait(self._returning, timeout=_PAUSE_S)
         await self._connection.close()
 
     async def bury(self, message: Msg, call: gateway_pb2.JobCall, request: bytes, reason: str) -> None:
@@ -292,8 +293,8 @@ class NatsBroker:
         await self._connection.publish(subject, message.SerializeToString(), name=f"{subject}.{key}")
 
     @asynccontextmanager
-    async def _woken(self, subject: str) -> AsyncGenerator[asyncio.Event]:
-        wake = asyncio.Event()
+    async def _woken(self, subject: str) -> AsyncGenerator[Wake]:
+        wake = Wake()
         stop = await self._connection.on_wake(subject, wake)
         try:
             yield wake
@@ -310,10 +311,10 @@ class NatsBroker:
                     row = await self._connection.next_after(stream, subject, last)
                 except BrokerDownError as error:
                     _LOG.warning("broker away, reading waits subject=%s error=%s", subject, error)
-                    await asyncio.sleep(_POLL_S)
+                    await asyncio.sleep(_PAUSE_S)
                     continue
                 if row is None:
-                    await _sleep(wake)
+                    await wake.wait()
                 else:
                     last = row.sequence
                     yield row
@@ -384,12 +385,6 @@ async def ensure_streams(connection: Connection) -> None:
 def handed_out(message: Msg) -> int:
     """Return how often a job was handed out, before it was queued again too."""
     return message.metadata.num_delivered + count_of(message.headers or {}, BEFORE_HEADER, most=100_000)
-
-
-async def _sleep(wake: asyncio.Event) -> None:
-    with suppress(TimeoutError):
-        async with asyncio.timeout(_POLL_S):
-            await wake.wait()
 
 
 def _read(kind: type[M], row: Stored) -> M | None:

@@ -11,7 +11,7 @@ from typing import TypeVar
 import pytest
 
 from plait.protocol.pb import gateway_pb2, signed_pb2
-from plait_node.broker import Broker, BrokerClosedError, Delivery, MemoryBroker, MessageTooLargeError, jetstream
+from plait_node.broker import Broker, BrokerClosedError, Delivery, MemoryBroker, MessageTooLargeError, waking
 from plait_node.broker.face import MAX_DELIVERIES, PROMPT_LIFE_S, PROMPTS_KEPT
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -79,7 +79,7 @@ async def test_job_published_reaches_one_worker_of_the_group(broker: Broker, gro
 async def test_job_published_while_a_worker_waits_wakes_it(
     broker: Broker, group: bytes, request_id: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jetstream, "_POLL_S", 60.0)  # what arrives within `take`'s ten seconds did not wait for it
+    monkeypatch.setattr(waking, "_LOOK_S", 60.0)  # what arrives within `take`'s ten seconds did not wait for it
     async with aclosing(broker.jobs(group)) as jobs:
         waiting = asyncio.create_task(take(jobs, 1))
         await asyncio.sleep(0.1)
