@@ -16,6 +16,7 @@ from plait.ledger.payer import PaidJob, PayerBook, PayerChannel
 from plait.protocol.checks import check_fresh_signer
 from plait.protocol.codec import Payment
 from plait.protocol.errors import (
+    BusyError,
     ChannelExitingError,
     DepositTooSmallError,
     PlaitError,
@@ -119,6 +120,8 @@ class Purse:
         except StaleVoucherError:
             await self._catch_up(gateway, until=payment)
             acknowledged = await send(payment)
+        except BusyError:
+            raise  # it kept nothing, and takes the same payment later: there is nothing new to compare
         except PlaitError:
             self._settled.discard(gateway.owner)
             raise

@@ -105,9 +105,11 @@ class PayerChannel:
         if (voucher.message.payer, voucher.message.payee) != (self.account.payer, self.account.payee):
             raise RecoveryError("the payee's voucher is of another channel; distrust the payee")
         if entry := self.account.store.first_with(voucher.message):
-            # Payments that credit covers leave the voucher as it is: the payee may lack some and not show it.
-            quiet = [self._payment(each) for each in self.account.store.running(entry.seq) if each.increase]
-            return quiet + self._payments(entry.seq)
+            # Payments that credit covers leave the voucher as it is: the payee may lack some and not show it. Without
+            # one that made it grow the payee could not have come to this voucher.
+            store = self.account.store
+            quiet = [each for each in store.running(entry.seq) if each.increase and not store.grew(each)]
+            return [*(self._payment(each) for each in quiet), *self._payments(entry.seq)]
         head = self.account.store.head()
         if head and voucher.message.cumulative <= head.cumulative:
             signed = struct_hash(self.account.voucher(head))

@@ -120,6 +120,13 @@ class ChannelStore:
         )
         return [_entry(row) for row in rows]
 
+    def grew(self, entry: Entry) -> bool:
+        """Tell whether a payment made the voucher grow: credit did not cover all of it."""
+        before = self._entry(
+            "SELECT * FROM payments WHERE role = ? AND channel = ? AND seq < ? ORDER BY seq DESC LIMIT 1", entry.seq
+        )
+        return entry.cumulative > (before.cumulative if before else 0)
+
     def entries_after(self, seq: int) -> list[Entry]:
         """Return the payments after one, oldest first."""
         query = "SELECT * FROM payments WHERE role = ? AND channel = ? AND seq > ? ORDER BY seq"

@@ -52,6 +52,16 @@ async def test_full_queue_is_waited_for_and_the_job_paid_once(
     assert state.voucher.message.jobs == 1
 
 
+async def test_call_that_waits_for_a_place_is_made_again_and_nothing_else(world: World, slept: list[float]) -> None:
+    world.gateway.refuse["/v1/jobs"] = [refusal(503, "busy", "1") for _ in range(5)]
+
+    assert await asked(world) == ANSWER
+
+    assert slept == [1.0] * 5
+    assert world.gateway.calls.count("POST /v1/jobs") == 6
+    assert world.gateway.calls.count("POST /v1/channels/state") == 1
+
+
 async def test_wait_beyond_half_of_the_time_left_is_refused_at_once(world: World, slept: list[float]) -> None:
     world.gateway.refuse["/v1/jobs"] = [refusal(503, "busy", "51")]
     with pytest.raises(BusyError, match="come back") as caught:

@@ -141,6 +141,19 @@ def test_recover_brings_what_credit_paid_for_a_job_that_ended_later(pair: Pair) 
     assert (state.voucher.message.cumulative, state.credit) == (channel.cumulative, channel.credit)
 
 
+def test_recover_leaves_out_what_the_payees_voucher_shows(pair: Pair) -> None:
+    """A voucher that grew by a payment cannot be reached without it, however many requests run."""
+    channel = pair.channel
+    for number in range(1, 6):
+        pair.accept(channel.pay(request(number), 100, 0))
+    refused = channel.pay(request(6), 100, 0)
+
+    state = pair.payee.state(SIGNER.address, SIGNER.address)
+
+    assert state is not None
+    assert channel.recover(state.voucher) == [refused]
+
+
 def test_recover_payee_ahead_takes_its_voucher_over(pair: Pair, tmp_path: Path) -> None:
     pair.accept(pair.channel.pay(request(1), 100, 0))
     pair.close()
