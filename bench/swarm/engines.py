@@ -81,6 +81,7 @@ class Copying:
     def __init__(self, first: int, last: int, kv_steps: int) -> None:
         self.manifest = _COPYING
         self.first, self.last = first, last
+        self.off_cpu = False
         self.evidence = EvidenceLog()
         self._kv_steps = kv_steps
         self._rooms: dict[Hash, int] = {}

@@ -43,7 +43,7 @@ class Share:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pace:
-    """How many prompt rows fit into a pass of `bound_s` seconds, from a running mean of what passes took.
+    """How many prompt rows fit into a pass that computes for `bound_s` seconds, from a running mean of passes.
 
     It begins with one window a pass, at most doubles from pass to pass, and never falls below one window.
     """
@@ -63,7 +63,7 @@ class Pace:
         return max(WINDOW_STEPS, min(_MOST_ROWS, windows * WINDOW_STEPS))
 
     def after(self, rows: int, seconds: float) -> Pace:
-        """Return the pace after a pass of so many rows; small passes are no measure of a large one's speed."""
+        """Return the pace after a pass that computed so many rows; small passes are no measure of a large one's speed."""
         if rows < WINDOW_STEPS:
             return self
         weight = _WEIGHT * min(1.0, rows / self.rows)
@@ -79,14 +79,16 @@ class Pace:
         return replace(self, rows_per_second=max(WINDOW_STEPS / self.bound_s, rows_per_second))
 
 
-def compose(waiting: Sequence[Waiting], *, decode_rows: int, budget: int, fair: bool) -> list[Share]:
+def compose(
+    waiting: Sequence[Waiting], *, decode_rows: int, decode_jobs: int | None = None, budget: int, fair: bool
+) -> list[Share]:
     """Return the next pass: of each job at most one share.
 
-    At most `decode_rows` rows of whole works (a larger one goes alone) and, of prompts, what is left of `budget` rows
+    At most `decode_rows` rows of `decode_jobs` whole works (a larger one goes alone; None: of all) and, of prompts, what is left of `budget` rows
     but always one window. `fair` lets those go first that have waited longest.
     """
     ranked = sorted(waiting, key=_longest_first if fair else _best_first)
-    shares = _decodes([each for each in ranked if each.whole], decode_rows)
+    shares = _decodes([each for each in ranked if each.whole][:decode_jobs], decode_rows)
     left = max(WINDOW_STEPS, budget - sum(share.rows for share in shares))
     return shares + _prompts([each for each in ranked if not each.whole], left)
 

@@ -42,6 +42,11 @@ class Engine(Protocol):
         ...
 
     @property
+    def off_cpu(self) -> bool:
+        """Tell whether the thread that calls `step` waits for a device, instead of computing itself."""
+        ...
+
+    @property
     def evidence(self) -> EvidenceLog:
         """Return the last cases of NaN or infinity."""
         ...

@@ -1,7 +1,7 @@
 """One compute thread for all jobs of a stage, asyncio in front: what waits is batched, pass after pass.
 
-A job joins or leaves between passes and never waits for another one to end. Prompts are split so that a pass takes
-about `pass_s` seconds, and what a pass made is delivered when it ends. `batching` decides what goes into a pass,
+A job joins or leaves between passes and never waits for another one to end. Prompts are split so that a pass computes
+for about `pass_s` seconds, and what a pass made is delivered when it ends. `batching` decides what goes into a pass,
 `residents` who holds KV room; here is what moves. All methods are called on one event loop.
 """
 
@@ -62,7 +62,7 @@ class Scheduler:
         pass_s: float = 0.25,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Begin idle: at most `decode_rows` rows behind prompts in a pass, which is to take `pass_s` seconds."""
+        """Begin idle: at most `decode_rows` rows behind prompts in a pass, which is to compute for `pass_s` seconds."""
         self._engine = engine
         self._decode_rows = decode_rows
         self._residents = Residents(engine, clock=clock)
@@ -70,7 +70,7 @@ class Scheduler:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
         self._turns: dict[Hash, deque[_Turn]] = {}
         self._calls: deque[tuple[Callable[[], Any], asyncio.Future[Any]]] = deque()
-        self._gathering = Gathering()
+        self._gathering = Gathering(entry=engine.first == 0)
         self._passes = 0
         self._busy = False
         self._waking = False
@@ -176,10 +176,17 @@ class Scheduler:
     def _may_begin(self) -> bool:
         """Tell whether the next pass may begin; if it is to wait for rows on their way, it is tried again then."""
         loop = asyncio.get_running_loop()
-        wait_s = self._gathering.wait_s(now=loop.time()) if self._turns else 0.0
+        ready = [self._turns[job][0].work for job in self._turns if self._ready(job)]
+        waiting = {work.job for work in ready if work.whole}
+        prompts = len(waiting) < len(ready) or bool(self._residents.replaying())
+        wait_s = self._gathering.wait_s(waiting, now=loop.time(), prompts=prompts) if self._turns else 0.0
         if wait_s:
             loop.call_later(wait_s, self._wake)
         return not wait_s
+
+    def _ready(self, job: Hash) -> bool:
+        resident = self._residents.get(job)
+        return resident is not None and resident.ready
 
     def _start(self, do: Callable[[], T], then: Callable[[asyncio.Future[T]], None]) -> None:
         self._busy = True
@@ -209,7 +216,13 @@ class Scheduler:
         for job in list(self._turns):
             self._add_first(job, waiting)
         fair = self._passes % FAIR_EVERY == FAIR_EVERY - 1
-        shares = compose(list(waiting.values()), decode_rows=self._decode_rows, budget=self._pace.rows, fair=fair)
+        shares = compose(
+            list(waiting.values()),
+            decode_rows=self._decode_rows,
+            decode_jobs=self._gathering.most,
+            budget=self._pace.rows,
+            fair=fair,
+        )
         return [self._piece(waiting[share.job], share.rows) for share in shares]
 
     @staticmethod
@@ -253,10 +266,12 @@ class Scheduler:
         if (error := running.exception()) is not None:
             for piece in pieces:
                 piece.error = error
-        done = PassDone(seconds=0.0, short=False) if error else running.result()
+        done = PassDone(seconds=0.0, computed=0.0, short=False) if error else running.result()
         self._measure(pieces, done)
         decoded = [piece.work.job for piece in pieces if piece.work.whole and piece.error is None]
-        self._gathering.gave(decoded, now=asyncio.get_running_loop().time(), pass_s=done.seconds)
+        prompts = not all(piece.work.whole for piece in pieces)
+        now = asyncio.get_running_loop().time()
+        self._gathering.gave(decoded, now=now, pass_s=done.seconds, prompts=prompts)
         for piece in pieces:
             if piece.error is None:
                 self._residents.advance(piece.work.job, piece.rows)
@@ -270,7 +285,7 @@ class Scheduler:
         if done.short:
             self._pace = self._pace.halved()
         elif not all(piece.work.whole for piece in pieces):
-            self._pace = self._pace.after(rows, done.seconds)
+            self._pace = self._pace.after(rows, done.computed)
         self.load.rows_per_second = self._pace.rows_per_second
         self.load.pass_seconds.add(done.seconds)
         self.load.pass_rows.add(rows)

@@ -104,6 +104,11 @@ class StageEngine:
         """Return how many steps one job may have at most, whatever is free: the model's context."""
         return self.manifest.context
 
+    @property
+    def off_cpu(self) -> bool:
+        """Tell whether the thread that calls `step` waits for a device, instead of computing itself."""
+        return self.lane.device != "cpu"
+
     def open(self, job: Hash, room: int) -> None:
         """Reserve `room` steps; raise `NoRoomError` with the limit, or `JobOpenError`."""
         with self._lock:

@@ -56,6 +56,7 @@ class TinyEngine:
     def __init__(self, first: int, last: int, *, kv_steps: int = 2_048) -> None:
         self.manifest = MANIFEST
         self.first, self.last = first, last
+        self.off_cpu = False
         self.evidence = EvidenceLog()
         self.calls: list[tuple[Hash, int, int]] = []
         self.passes: list[list[tuple[Hash, int, int]]] = []
