@@ -47,6 +47,8 @@ async def _gain(over: Swarm, ids: Sequence[int], *, repeats: int) -> tuple[float
     answers: set[tuple[int, ...]] = set()
 
     async def rate(depth: int) -> float:
+        # As nodes do: what a step takes is announced, and guesses are made by it.
+        over.worker.step_micros = max(1, int(max(each["step_micros"] for each in await over.loads())))
         took = await over.worker.answer(ids, _TOKENS, depth=depth)
         await over.worker.settled()
         answers.add(took.ids)

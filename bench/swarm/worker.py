@@ -161,7 +161,7 @@ class DrivingWorker:
             clock=time.time,
             proposers=lookup,
         )
-        self._planner = _planner(manifest, self.directory, self._chooser)
+        self._planner = _planner(manifest, self.directory, self._chooser, self.pool)
         self.role = WorkerRole(
             WorkerConfig(group=bytes(8), parallel_jobs=64),
             tools=tools,
@@ -250,8 +250,15 @@ class DrivingWorker:
         )
 
 
-def _planner(manifest: Manifest, directory: Directory, chooser: _Chooser) -> Planner:
-    return Planner(directory=directory, manifest=manifest, chooser=chooser, max_price=lambda _: _FEE, clock=time.time)
+def _planner(manifest: Manifest, directory: Directory, chooser: _Chooser, pool: LinkPool) -> Planner:
+    return Planner(
+        directory=directory,
+        manifest=manifest,
+        chooser=chooser,
+        max_price=lambda _: _FEE,
+        clock=time.time,
+        rtt_s=pool.rtt_s,
+    )
 
 
 @asynccontextmanager

@@ -31,8 +31,9 @@ class RowHashes:
         return RowHashes(start=self.start, hashes=self.hashes[: max(0, step - self.start)])
 
     def since(self, step: int) -> RowHashes:
-        """Return those of `step`, which is not before their start, and later steps."""
-        return RowHashes(start=step, hashes=self.hashes[step - self.start :], unsampled=self.unsampled)
+        """Return those of `step` and later steps."""
+        first = max(step, self.start)
+        return RowHashes(start=first, hashes=self.hashes[first - self.start :], unsampled=self.unsampled)
 
 
 def hash_rows(start: int, data: bytes, *, width: int) -> RowHashes:

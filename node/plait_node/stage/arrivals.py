@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from dataclasses import dataclass, replace
 
 from plait.protocol.ids import Hash
@@ -10,7 +11,7 @@ from plait.protocol.pb import stage_pb2 as pb
 from plait_node.stage.admission import Admitted
 from plait_node.stage.compute import Draw, StepWork
 from plait_node.stage.errors import SpeculationError
-from plait_node.stage.speculation import MOST_SPECULATIVE
+from plait_node.stage.speculation import MOST_GUESSED, MOST_SPECULATIVE
 from plait_node.stage.surroundings import Surroundings
 from plait_node.wire import Link, MalformedFrameError, TensorError
 from plait_node.wire.tensor import FP32, IDS
@@ -18,6 +19,7 @@ from plait_node.wire.tensor import FP32, IDS
 __all__ = ["Arrivals", "Came"]
 
 _DRAFT_S = 5.0  # how long rows wait for the ids that were guessed for them, seconds
+_MOST_DRAFTS = 8  # that wait for their rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +41,7 @@ class Arrivals:
         self._queued = 0  # rows that came and are not looked at yet
         self.end_step = 0  # the first step that did not come
         self._rows: asyncio.Queue[Came | None] = asyncio.Queue()
-        self._draft: tuple[int, tuple[int, ...]] | None = None  # the first one's step, and the ids
+        self._drafts: deque[tuple[int, tuple[int, ...]]] = deque()  # of each the first one's step, and the ids
         self._draft_came = asyncio.Event()
 
     def rows(self, received: pb.Rows, *, source: Link, now: float) -> None:
@@ -48,8 +50,11 @@ class Arrivals:
         self._queued += count
         if not count > 0 or max(self._queued, received.step + count) > room:
             raise MalformedFrameError("more rows came than the job has room for")
-        if speculative not in (0, count - 1) or speculative > MOST_SPECULATIVE:
-            raise MalformedFrameError(f"of {count} rows {speculative} are speculative; all but the first, at most 15")
+        if speculative and not (count - 1 <= speculative <= MOST_GUESSED and count <= MOST_SPECULATIVE):
+            raise MalformedFrameError(
+                f"{speculative} steps before the end of {count} rows are guessed; of at most {MOST_SPECULATIVE} rows "
+                f"all but the first, or all and some before them, {MOST_GUESSED} in all"
+            )
         work = StepWork(
             job=self._session,
             step=received.step,
@@ -67,11 +72,11 @@ class Arrivals:
     def draft(self, received: pb.Draft) -> None:
         """Take the ids that were guessed for rows to come; raise `MalformedFrameError`."""
         ids, vocabulary = tuple(received.ids), self._around.engine.manifest.vocabulary
-        if not self._admitted.is_tail or self._draft is not None:
-            raise MalformedFrameError("a draft goes to the last stage, before its rows")
+        if not self._admitted.is_tail or len(self._drafts) >= _MOST_DRAFTS:
+            raise MalformedFrameError(f"drafts go to the last stage, at most {_MOST_DRAFTS} before their rows")
         if not 0 < len(ids) <= MOST_SPECULATIVE or max(ids) >= vocabulary:
             raise MalformedFrameError(f"a draft has 1 to {MOST_SPECULATIVE} ids below {vocabulary}")
-        self._draft = received.step, ids
+        self._drafts.append((received.step, ids))
         self._draft_came.set()
 
     def end(self) -> None:
@@ -92,7 +97,7 @@ class Arrivals:
             raise TensorError(f"stage {self._admitted.call.stage} does not take rows of codec {work.codec[:32]!r}")
         if work.step < cut.row < work.end:
             raise TensorError("rows that an earlier attempt signed and rows after them come in frames of their own")
-        if work.end > cut.prompt_end and (work.step < cut.prompt_end or work.count > 1 + work.speculative):
+        if work.end > cut.prompt_end and (work.step < cut.prompt_end or (work.count > 1 and not work.speculative)):
             raise TensorError("after the prompt's last row, rows come one by one or are speculative")
         if work.speculative and not work.whole:
             raise TensorError("a prompt's rows are not speculative")
@@ -101,18 +106,19 @@ class Arrivals:
         """Return the work with the ids guessed for it; raise `SpeculationError` if they do not come, or do not fit."""
         try:
             async with asyncio.timeout(_DRAFT_S):
-                while self._draft is None:
+                while not self._drafts:
                     self._draft_came.clear()
                     await self._draft_came.wait()
         except TimeoutError as error:
             raise SpeculationError(
                 f"the draft for rows from step {work.step} on did not come; send it first"
             ) from error
-        (step, ids), self._draft = self._draft, None
-        if (step, len(ids)) != (work.step + 1, work.speculative):
+        step, ids = self._drafts.popleft()
+        first = max(work.step, work.certain)
+        if (step, len(ids)) != (first, work.end - first):
             raise SpeculationError(
-                f"a draft of {len(ids)} ids from step {step} on came for {work.speculative} rows from step "
-                f"{work.step + 1} on; open a new attempt over other stages"
+                f"a draft of {len(ids)} ids from step {step} on came for {work.end - first} rows from step "
+                f"{first} on; open a new attempt over other stages"
             )
         return replace(work, draft=ids)
 

@@ -34,7 +34,7 @@ class StepDone:
 
     step: int
     count: int
-    speculative: int
+    speculative: int  # steps before the end that may be taken back
     data: bytes
     inputs: RowHashes
     outputs: RowHashes
@@ -44,6 +44,11 @@ class StepDone:
     def end(self) -> int:
         """Return the first step after the rows."""
         return self.step + self.count
+
+    @property
+    def certain(self) -> int:
+        """Return the first step that may be taken back."""
+        return self.end - self.speculative
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,13 +63,23 @@ class StepWork:
     whole: bool
     draw: Draw | None
     manifest: Manifest
-    speculative: int = 0  # of the last rows
-    draft: tuple[int, ...] = ()  # their ids, on the last stage
+    speculative: int = 0  # steps before the end that may be taken back
+    draft: tuple[int, ...] = ()  # the ids of those of its rows that are guessed, on the last stage
 
     @property
     def end(self) -> int:
         """Return the first step after the rows."""
         return self.step + self.count
+
+    @property
+    def certain(self) -> int:
+        """Return the first step that may be taken back, which may lie before the rows."""
+        return self.end - self.speculative
+
+    @property
+    def guessed(self) -> bool:
+        """Tell whether the first row is a guess too."""
+        return self.certain <= self.step
 
     def given(self, first: int, last: int) -> StepInput:
         """Return some of the rows; raise `TensorError` for rows nobody could compute with."""
@@ -123,9 +138,10 @@ class StepWork:
     def _accepted(self, drawn: Iterator[int]) -> tuple[int, ...]:
         """Take ids position by position, for as long as the row that follows is that of the id drawn."""
         tokens: list[int] = []
+        follow = self.draft[1:] if self.guessed else self.draft
         for at, token in enumerate(drawn):
             tokens.append(token)
-            if self.draft[at : at + 1] != (token,):
+            if follow[at : at + 1] != (token,):
                 break
         return tuple(tokens)
 

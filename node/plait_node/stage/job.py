@@ -272,7 +272,7 @@ class StageJob:
         while (came := await self._arrivals.next()) is not None:
             await self._step(came)
         if self._end is not None:
-            self._release(self._end)
+            self._release(self._end, certain=self._end)
         self._notary.end(self._end or 0)
 
     async def _begin(self, row: int) -> None:
@@ -298,27 +298,29 @@ class StageJob:
         work, self._sender = came.work, came.source
         if self._end is not None and work.step >= self._end:
             return
-        self._speculation.check(work.step)
+        self._speculation.check(work)
         self._arrivals.check(work)
+        if work.speculative and self.admitted.is_tail:
+            work = await self._arrivals.drafted(work)
+            if self._speculation.drops(work):
+                self._given = work.end
+                return
         if work.step < self._speculation.computed:
             await self._around.scheduler.rollback(self._session, work.step)
-        self._release(work.step)
+        self._release(work.step, certain=work.certain)
         if not self.credit.covers(work.end):
             await self._await_credit(work)
             if self._end is not None and work.step >= self._end:
                 return
-        if work.speculative and self.admitted.is_tail:
-            work = await self._arrivals.drafted(work)
         async for part in self._around.scheduler.run(work):
             await self._give_out(part.made)
-            if work.whole:
+            if work.whole and not work.speculative:  # a step is one row
                 hop_s = asyncio.get_running_loop().time() - came.at
                 self._around.facts.observe(step_s=part.seconds, hop_s=hop_s)
 
-    def _release(self, step: int) -> None:
-        """Commit to the rows below `step` that waited to be accepted."""
-        hashes = self._speculation.accept(step)
-        if hashes is not None:
+    def _release(self, step: int, *, certain: int) -> None:
+        """Forget the rows from `step` on, and commit to those below `certain` that waited to be accepted."""
+        for hashes in self._speculation.accept(step, certain=certain):
             self._notary.rows(hashes)
 
     async def _give_out(self, done: StepDone) -> None:
@@ -333,7 +335,8 @@ class StageJob:
             await self.worker.send(pb.Frame(tokens=tokens))
         self._given = done.end
         if done.step >= self.admitted.cut.row:
-            self._notary.rows(hashes)
+            for each in hashes:
+                self._notary.rows(each)
 
     async def _await_credit(self, work: StepWork) -> None:
         patience = self._around.config.unpaid_s

@@ -1,8 +1,10 @@
-"""Guess how an answer goes on, and hold the tail to what was guessed."""
+"""Guess how an answer goes on, send guesses behind guesses, and hold the tail to what was guessed."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from plait.protocol.errors import MalformedMessageError
@@ -12,9 +14,11 @@ from plait_node.selector import PROMPT_LOOKUP
 if TYPE_CHECKING:
     from plait_node.worker.plan import Decision
 
-__all__ = ["MOST_AHEAD", "Ahead", "Proposer", "Proposers"]
+__all__ = ["MOST_AHEAD", "Ahead", "Proposer", "Proposers", "Sent"]
 
-MOST_AHEAD = WINDOW_STEPS - 1  # ids in a draft (docs/protocol.md, section 8)
+MOST_AHEAD = WINDOW_STEPS - 1  # guessed ids behind a certain one in a frame (docs/protocol.md, section 8)
+_MOST_WAITING = 4  # frames on their way: no more than that is known of a line whose end is not seen
+_FAR = 0.5  # stages compute for no more of a step than this: it pays to have several frames on their way
 
 
 class Proposer(Protocol):
@@ -30,45 +34,143 @@ class Proposer(Protocol):
 Proposers = Callable[[str, float], Proposer | None]
 
 
-class Ahead:
-    """What one attempt has guessed and not heard of yet; without a proposer it guesses nothing."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sent:
+    """A frame on its way: the ids of its rows, of which those from step `certain` on are guesses."""
 
-    def __init__(self, proposer: Proposer | None, *, depth: int, vocabulary: int, ids: Sequence[int]) -> None:
-        """Begin with the prompt's ids; guess at most `depth` ids at a time."""
+    step: int
+    ids: tuple[int, ...]
+    certain: int
+
+    @property
+    def end(self) -> int:
+        """Return the first step after its rows."""
+        return self.step + len(self.ids)
+
+    @property
+    def guessed(self) -> tuple[int, ...]:
+        """Return the ids that are guesses: all but the first one, or all."""
+        return self.ids[max(0, self.certain - self.step) :]
+
+
+class Ahead:
+    """What one attempt has sent and not heard of yet; without a proposer it guesses nothing.
+
+    A token's step is its place among all ids, those of the prompt first.
+    """
+
+    def __init__(
+        self, proposer: Proposer | None, *, depth: int, vocabulary: int, ids: Sequence[int], far: bool = False
+    ) -> None:
+        """Begin with the known ids; guess at most `depth` ids in a frame, and over several frames where it is `far`."""
         self._proposer = proposer
         self._depth = min(depth, MOST_AHEAD)
         self._vocabulary = vocabulary
+        self._most_waiting = _MOST_WAITING if far else 1
         self._ids = list(ids)
+        self._waiting: deque[Sent] = deque()
+        self._told = self._tried = 0  # how many ids were known when frames were sent last, and looked for
+        self._streak = 0  # guesses that were right to their end, one after the other
         self._proposed = self._right = 0
-        self.draft: tuple[int, ...] = ()
-
-    @property
-    def accepted(self) -> float:
-        """Return the share of guessed ids that were right; -1 where none were guessed."""
-        return self._right / self._proposed if self._proposed else -1.0
 
     @classmethod
     def of(cls, decision: Decision, proposers: Proposers, *, vocabulary: int, ids: Sequence[int]) -> Ahead:
         """Guess as the decision says."""
         proposer = proposers(PROMPT_LOOKUP, decision.busy) if decision.depth else None
-        return cls(proposer, depth=decision.depth, vocabulary=vocabulary, ids=ids)
+        far = decision.busy <= _FAR
+        return cls(proposer, depth=decision.depth, vocabulary=vocabulary, ids=ids, far=far)
 
-    def propose(self, most: int) -> tuple[int, ...]:
-        """Return the next draft, at most `most` ids and often none."""
-        depth = min(self._depth, most)
-        found = self._proposer.propose(self._ids, depth)[:depth] if self._proposer is not None and depth > 0 else []
-        self.draft = tuple(found) if all(0 <= token < self._vocabulary for token in found) else ()
-        return self.draft
+    @property
+    def accepted(self) -> float:
+        """Return the share of guessed ids that were right, of those that were judged; -1 where none were."""
+        return self._right / self._proposed if self._proposed else -1.0
 
-    def check(self, ids: Sequence[int]) -> None:
-        """Raise `MalformedMessageError` unless these may be the tail's answer to the draft."""
-        if not 0 < len(ids) <= len(self.draft) + 1 or tuple(ids[:-1]) != self.draft[: len(ids) - 1]:
-            raise MalformedMessageError(f"{len(ids)} tokens came that do not follow the draft of {len(self.draft)}")
+    @property
+    def begun(self) -> bool:
+        """Tell whether anything was sent."""
+        return self._told > 0
+
+    @property
+    def waits(self) -> bool:
+        """Tell whether a frame is on its way."""
+        return bool(self._waiting)
+
+    @property
+    def news(self) -> bool:
+        """Tell whether tokens came since frames were sent last: all rows that were called certain have theirs."""
+        return self.begun and len(self._ids) > self._told
+
+    @property
+    def step(self) -> int:
+        """Return the step whose row is the next to be sent."""
+        return self._waiting[-1].end if self._waiting else len(self._ids) - 1
+
+    def begin(self) -> None:
+        """Note that the rows of all known ids are on their way."""
+        self._told = len(self._ids)
+        self._waiting.append(Sent(step=self._told - 1, ids=(self._ids[-1],), certain=self._told))
+
+    def frames(self, end: int) -> list[Sent]:
+        """Return what to send now: the newest id's row if nothing is on its way, and guesses of steps below `end`."""
+        known, room = len(self._ids), self._most_now() - len(self._waiting)
+        if room <= 0 or (self._waiting and self._tried == known):
+            return []
+        self._tried = known
+        at = self.step
+        ids = [*self._ids[at:], *self._guesses(at, min(end, at + room * (self._depth + 1)))]
+        made = [
+            Sent(step=at + first, ids=tuple(ids[first : first + self._depth + 1]), certain=known)
+            for first in range(0, len(ids), self._depth + 1)
+        ]
+        if made:
+            self._waiting += made
+            self._told = known
+        return made
+
+    def check(self, step: int, ids: Sequence[int]) -> None:
+        """Take the tail's answer to the oldest frame; raise `MalformedMessageError` unless it may be that."""
+        sent = self._waiting[0] if self._waiting else None
+        if sent is None or step != sent.step:
+            raise MalformedMessageError(f"a token came for step {step}, which is not next")
+        if not 0 < len(ids) <= len(sent.ids) or tuple(ids[:-1]) != sent.ids[1 : len(ids)]:
+            raise MalformedMessageError(f"{len(ids)} tokens came that do not follow the draft of {len(sent.guessed)}")
         if max(ids) >= self._vocabulary:
             raise MalformedMessageError(f"token {max(ids)} lies outside the vocabulary")
-        self._proposed += len(self.draft)
-        self._right += len(ids) - 1
+        self._waiting.popleft()
+        self._judge(sent, ids)
 
     def take(self, token: int) -> None:
         """Take an id of the answer."""
         self._ids.append(token)
+
+    def _judge(self, sent: Sent, ids: Sequence[int]) -> None:
+        """Count what was guessed; behind a wrong guess nothing that is on its way counts any more."""
+        judged = right = len(ids) - 1
+        whole = len(ids) == len(sent.ids)
+        if not whole:
+            judged = len(sent.ids) - 1
+        elif self._waiting:
+            judged += 1
+            whole = self._waiting[0].ids[0] == ids[-1]
+            right += whole
+        self._proposed += judged
+        self._right += right
+        if not whole:
+            self._waiting.clear()
+            self._streak = 0
+        elif sent.guessed:
+            self._streak += 1
+
+    def _most_now(self) -> int:
+        return min(self._most_waiting, 1 + self._streak)
+
+    def _guesses(self, at: int, end: int) -> list[int]:
+        """Return guessed ids of steps from `at`, or behind the known ids, up to `end`."""
+        known = len(self._ids)
+        if self._proposer is None or end <= max(at, known):
+            return []
+        found = self._proposer.propose(self._ids, end - known)[: end - known]
+        sent = [token for each in self._waiting for token in each.ids[max(0, known - each.step) :]]
+        if found[: len(sent)] != sent or not all(0 <= token < self._vocabulary for token in found):
+            return []  # it would go on otherwise now than it did when those before were sent
+        return found[len(sent) :]

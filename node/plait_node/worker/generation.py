@@ -17,7 +17,7 @@ from plait.protocol.typed import struct_hash
 from plait.protocol.windows import Cut, Window, progress_to
 from plait_node.selector import Ran
 from plait_node.selector.tasks import overlap
-from plait_node.worker.ahead import MOST_AHEAD, Ahead
+from plait_node.worker.ahead import Ahead
 from plait_node.worker.answer import Answer
 from plait_node.worker.errors import StageFailure
 from plait_node.worker.hops import HopPay, Owed
@@ -81,7 +81,6 @@ class Generation:
         self.abandoned = False
         self._opened: dict[Address, stage_pb2.Opened] = {}
         self._waiting: list[tuple[Window, list[Signed[Leaf]]]] = []  # whole, not in a progress yet
-        self._fed = 0  # the first step that was not sent
         self._delivered_end = job.row  # the first step that no progress covers
         self._ended = False
         self._since = asyncio.get_running_loop().time()
@@ -213,7 +212,7 @@ class Generation:
         for begin, end in parts:
             for frame in rows_frames(self.job, ids[begin:end], step=begin, chunk=self.decision.chunk):
                 await self._line.send(0, frame)
-        self._fed = self._prompt_end
+        self._ahead.begin()
         self._since = asyncio.get_running_loop().time()
 
     async def _next(self, limit_s: float) -> Event | None:
@@ -232,7 +231,7 @@ class Generation:
     async def _look(self) -> None:
         """Ask the stages where they are when a token is long overdue."""
         now = asyncio.get_running_loop().time()
-        if self._ended or self._starved() or not self._fed:
+        if self._ended or self._starved() or not self._ahead.begun:
             self._watch.rest(now)
         elif self._watch.asks(now):
             await self._line.send_all(stage_pb2.Frame(where=stage_pb2.Where(job=self.job)))
@@ -285,12 +284,11 @@ class Generation:
                 raise await self._line.judge(owner, frame.fault)
 
     async def _take_token(self, owner: Address, tokens: stage_pb2.Tokens) -> None:
-        expected = self._fed - 1
-        if owner != self.route[-1].node or tokens.step != expected or not self._fed:
-            raise MalformedMessageError(f"a token of step {tokens.step} came where step {expected} of the tail is next")
-        if self._has_token():
-            raise MalformedMessageError(f"a second token came for step {expected}")
-        self._ahead.check(tokens.ids)
+        if owner != self.route[-1].node:
+            raise MalformedMessageError("tokens come from the last stage only")
+        self._ahead.check(tokens.step, tokens.ids)
+        if self.answer.finish is not None:
+            return  # it was guessed and sent before the end was known
         now = asyncio.get_running_loop().time()
         self._pace.token(now)
         self._watch.moved(now)
@@ -299,7 +297,6 @@ class Generation:
             self._ahead.take(token)
             if self.answer.finish is not None:
                 break
-        self._fed = self._task.request.input_tokens + len(self.answer.ids) - 1  # all rows before the newest id's
         await self._feed()  # the stages work on while the token is sealed and published
         if self.answer.finish is None:
             await self._deliver()  # the last ids go out with the windows that cover them: until then all can be redone
@@ -319,8 +316,11 @@ class Generation:
         await self._report()
 
     async def _feed(self) -> None:
-        """Send the newest id to the first stage, if the answer goes on and the payer's credit reaches that far."""
-        if self.answer.finish is not None or not self._has_token():
+        """Send the newest id, and guesses, to the first stage, if the answer goes on and the payer's credit allows it.
+
+        The answer ends only where every row that was called certain has its token.
+        """
+        if self.answer.finish is not None or not self._ahead.news:
             return
         if self._payer.cancelled:
             self.answer.finish = Finish.CANCELLED
@@ -330,21 +330,20 @@ class Generation:
         self._pace.wait(asyncio.get_running_loop().time(), starved=starved)
         if self.answer.finish is not None or starved:
             return
-        draft = self._ahead.propose(self._room_ahead())
-        rows, note = step_frames(self.job, self.answer.ids[-1], draft, step=self._fed)
-        self._fed += 1
-        if note is not None:
-            await self._line.send(len(self.route) - 1, note)
-        await self._line.send(0, rows)
+        for sent in self._ahead.frames(self._guess_end()):
+            rows, note = step_frames(self.job, sent)
+            if note is not None:
+                await self._line.send(len(self.route) - 1, note)
+            await self._line.send(0, rows)
 
-    def _room_ahead(self) -> int:
-        """Return how many rows may be guessed behind the next one.
+    def _guess_end(self) -> int:
+        """Return the first step that is not guessed.
 
-        None that the answer has no place for, and never the last one within the credit line: guessed rows are signed
+        None is that the answer has no place for, and never the last one within the credit line: guessed rows are signed
         when the next row comes, and with that one waiting for a payment, which waits for signatures, none would come.
         """
-        left = self._task.request.max_tokens - len(self.answer.ids) - 1
-        return max(0, min(MOST_AHEAD, left, self._purse.credit_end(self._paid_end()) - 2 - self._fed))
+        request = self._task.request
+        return min(request.input_tokens + request.max_tokens, self._purse.credit_end(self._paid_end())) - 1
 
     async def _report(self, *, prompt_too: bool = False) -> None:
         """Publish a progress over the windows that are whole and whose tokens were delivered."""
@@ -384,8 +383,5 @@ class Generation:
         return self._purse.paid_end(closed=self.book.end if self.progress else 0)
 
     def _starved(self) -> bool:
-        return self._purse.starved(self._fed)
-
-    def _has_token(self) -> bool:
-        """Tell whether the token of the last row sent has come."""
-        return self._fed > 0 and self._task.request.input_tokens + len(self.answer.ids) > self._fed
+        """Tell whether the next row waits for a payment, and nothing else is under way."""
+        return self._ahead.begun and not self._ahead.waits and self._purse.starved(self._ahead.step)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from plait.protocol.messages import Job, Pay
     from plait.protocol.typed import Signed
     from plait_node.worker.admission import Task
+    from plait_node.worker.ahead import Sent
     from plait_node.worker.plan import Decision
 
 
@@ -77,13 +78,13 @@ def rows_frames(job: Hash, ids: Sequence[int], *, step: int, chunk: int) -> list
     ]
 
 
-def step_frames(
-    job: Hash, token: int, draft: Sequence[int], *, step: int
-) -> tuple[stage_pb2.Frame, stage_pb2.Frame | None]:
-    """Return the rows of a known id and those guessed after it, for the first stage, and the draft, for the last."""
-    (frame,) = rows_frames(job, [token, *draft], step=step, chunk=0)
-    frame.rows.speculative = len(draft)
-    return frame, stage_pb2.Frame(draft=stage_pb2.Draft(job=job, step=step + 1, ids=draft)) if draft else None
+def step_frames(job: Hash, sent: Sent) -> tuple[stage_pb2.Frame, stage_pb2.Frame | None]:
+    """Return rows behind the prompt, for the first stage, and the ids of those that are guessed, for the last."""
+    (frame,) = rows_frames(job, sent.ids, step=sent.step, chunk=0)
+    frame.rows.speculative = sent.end - sent.certain
+    guessed = sent.guessed
+    draft = stage_pb2.Draft(job=job, step=sent.end - len(guessed), ids=guessed)
+    return frame, stage_pb2.Frame(draft=draft) if guessed else None
 
 
 def reused_row(windows: int) -> int:

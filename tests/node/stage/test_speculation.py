@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tests.node.stage.driver import Task, driver, first_fault
 from tests.node.stage.network import Network, network, until
-from tests.node.stage.tiny import VOCABULARY
+from tests.node.stage.tiny import MANIFEST, VOCABULARY
 
 from plait.protocol.messages import Leaf
 from plait.protocol.pb import stage_pb2 as pb
 from plait.protocol.typed import Signed
 from plait_node.commit import RowHashes, RowOrderError
-from plait_node.stage.compute import StepDone
+from plait_node.stage.compute import StepDone, StepWork
 from plait_node.stage.errors import SpeculationError
 from plait_node.stage.speculation import Speculation
 
@@ -132,7 +133,7 @@ CLAIMS: dict[str, Callable[[Task, int], pb.Rows]] = {
     "a row of the prompt again": lambda task, _: task.rows_frame(3, [1]),
     "beyond the room": lambda task, at: task.guessed_frame(at, [1] * 16),
     "more than a window": lambda task, at: task.guessed_frame(at, [1] * 17),
-    "speculative and no certain row": lambda task, at: speculative(task.rows_frame(at, [1, 2]), 2),
+    "guesses that go on from where none were sent": lambda task, at: speculative(task.rows_frame(at, [1, 2]), 2),
     "half of them speculative": lambda task, at: speculative(task.rows_frame(at, [1, 2, 3]), 1),
     "several and none speculative": lambda task, at: task.rows_frame(at, [1, 2, 3]),
     "an id outside the vocabulary": lambda task, at: task.guessed_frame(at, [1, VOCABULARY]),
@@ -206,7 +207,7 @@ async def test_speculation_without_its_draft_fails_the_job(tmp_path: Path, monke
 
 
 @pytest.mark.parametrize(
-    ("stage", "ids", "times"), [(2, [VOCABULARY], 1), (2, [], 1), (2, [1] * 16, 1), (2, [1], 2), (0, [1], 1)]
+    ("stage", "ids", "times"), [(2, [VOCABULARY], 1), (2, [], 1), (2, [1] * 17, 1), (2, [1], 9), (0, [1], 1)]
 )
 async def test_speculation_hostile_draft_closes_the_workers_link(
     tmp_path: Path, stage: int, ids: list[int], times: int
@@ -237,29 +238,82 @@ def done(step: int, count: int, *, speculative: int = 0, accepted: int | None = 
     return StepDone(step=step, count=count, speculative=speculative, data=b"", inputs=rows, outputs=rows, tokens=())
 
 
+def work(step: int, count: int, *, speculative: int = 0, draft: tuple[int, ...] = ()) -> StepWork:
+    return StepWork(
+        job=MANIFEST.model_id,
+        step=step,
+        count=count,
+        codec="fp32",
+        data=b"",
+        whole=True,
+        draw=None,
+        manifest=MANIFEST,
+        speculative=speculative,
+        draft=draft,
+    )
+
+
+def ranges(hashes: Sequence[tuple[RowHashes, RowHashes]]) -> list[tuple[int, int]]:
+    return [(inputs.start, inputs.end) for inputs, _ in hashes]
+
+
 def test_speculation_holds_back_all_but_the_certain_row() -> None:
     state = Speculation(is_tail=False)
     state.begin(16)
-    assert state.take(done(16, 4))[0].end == 20
-    inputs, _ = state.take(done(20, 5, speculative=4))
-    assert (inputs.start, inputs.end) == (20, 21)
+    assert ranges(state.take(done(16, 4))) == [(16, 20)]
+    assert ranges(state.take(done(20, 5, speculative=4))) == [(20, 21)]
     for step in (20, 26):
         with pytest.raises(RowOrderError):
-            state.check(step)
-    state.check(23)
-    released = state.accept(23)
-    assert released is not None
-    assert (released[0].start, released[0].end, state.computed) == (21, 23, 23)
-    assert state.accept(23) is None
+            state.check(work(step, 1))
+    state.check(work(23, 1))
+    assert ranges(state.accept(23, certain=24)) == [(21, 23)]
+    assert state.computed == 23
+    assert state.accept(23, certain=24) == []
+
+
+def test_speculation_over_several_frames_releases_what_the_next_one_calls_certain() -> None:
+    state = Speculation(is_tail=False)
+    state.take(done(0, 5, speculative=4))
+    state.check(work(5, 4, speculative=8))
+    assert state.accept(5, certain=1) == []
+    assert state.take(done(5, 4, speculative=8)) == []
+    for wrong in (work(8, 4, speculative=4), work(10, 4, speculative=6), work(9, 4, speculative=13)):
+        with pytest.raises(RowOrderError):
+            state.check(wrong)
+    state.check(work(9, 4, speculative=7))
+    assert ranges(state.accept(9, certain=6)) == [(1, 5), (5, 6)]
+    assert state.take(done(9, 4, speculative=7)) == []
+    assert ranges(state.accept(10, certain=11)) == [(6, 9), (9, 10)]
+    assert state.computed == 10
 
 
 def test_speculation_tail_knows_where_it_goes_on() -> None:
     state = Speculation(is_tail=True)
     state.take(done(0, 5, speculative=4, accepted=3))
-    state.check(3)
+    state.check(work(3, 1))
     for step in (1, 2, 4, 5):
         with pytest.raises(SpeculationError):
-            state.check(step)
+            state.check(work(step, 1))
     for step in (0, 6):
         with pytest.raises(RowOrderError):
-            state.check(step)
+            state.check(work(step, 1))
+
+
+def test_speculation_tail_passes_over_what_was_sent_before_its_answer_was_known() -> None:
+    state = Speculation(is_tail=True)
+    state.take(done(0, 5, speculative=4, accepted=3))
+    for stale in (work(5, 4, speculative=8, draft=(1, 2, 3, 4)), work(9, 2, speculative=10, draft=(1, 2))):
+        state.check(stale)
+        assert state.drops(stale)
+    with pytest.raises(SpeculationError):  # the worker heard of three rows, and says it heard of four
+        state.check(work(11, 4, speculative=10))
+    state.check(work(3, 1))
+
+
+def test_speculation_tail_takes_a_guess_only_with_the_id_that_it_drew() -> None:
+    state = Speculation(is_tail=True)
+    state.take(replace(done(0, 5, speculative=4), tokens=(7, 8)))
+    assert state.drops(work(5, 2, speculative=6, draft=(7, 8)))
+    state = Speculation(is_tail=True)
+    state.take(replace(done(0, 5, speculative=4), tokens=(7, 8)))
+    assert not state.drops(work(5, 2, speculative=6, draft=(8, 9)))

@@ -16,7 +16,7 @@ from plait.protocol.errors import MalformedMessageError
 from plait.protocol.messages import Finish
 from plait.protocol.pb import stage_pb2 as pb
 from plait_node.engine.methods.prompt_lookup import PromptLookup
-from plait_node.worker.ahead import MOST_AHEAD, Ahead
+from plait_node.worker.ahead import MOST_AHEAD, Ahead, Sent
 from plait_node.worker.opening import step_frames
 
 PROMPT = [(5 * at + 2) % 60 for at in range(40)]
@@ -189,38 +189,116 @@ async def test_worker_reuses_a_prefix_then_sends_chunks_then_guesses_in_one_job(
         assert 0 < ran.accepted < 1
 
 
-def test_ahead_proposes_no_more_than_a_window_and_no_foreign_id() -> None:
-    class Wild:
-        def propose(self, ids: Sequence[int], depth: int) -> list[int]:
-            return [len(ids)] * (depth + 5)
+class Fixed:
+    """Goes on counting from the newest id, or says what it was told to."""
 
-    ahead = Ahead(Wild(), depth=400, vocabulary=10, ids=[1, 2, 3])
-    assert ahead.propose(100) == (3,) * MOST_AHEAD
-    assert ahead.propose(2) == (3, 3)
-    assert ahead.propose(0) == ()
-    for token in range(7):
+    def __init__(self, *saying: int) -> None:
+        self.saying = list(saying)
+
+    def propose(self, ids: Sequence[int], depth: int) -> list[int]:
+        return self.saying[:depth] or [ids[-1] + 1 + at for at in range(depth)]
+
+
+def ahead_of(proposer: Fixed | None, *, depth: int, far: bool = False) -> Ahead:
+    """Return one that knows of the ids 1 to 7 that the tail drew the last one."""
+    ahead = Ahead(proposer, depth=depth, vocabulary=200, ids=[1, 2, 3, 4, 5, 6], far=far)
+    ahead.begin()
+    hears(ahead, 5, [7])
+    return ahead
+
+
+def hears(ahead: Ahead, step: int, ids: Sequence[int]) -> None:
+    ahead.check(step, ids)
+    for token in ids:
         ahead.take(token)
-    assert ahead.propose(9) == ()
-    assert Ahead(None, depth=5, vocabulary=10, ids=[1]).propose(5) == ()
 
 
-@pytest.mark.parametrize("ids", [[], [1, 2, 9, 4], [1, 2, 3, 4, 5], [1, 2, 3, 64], [64]])
-def test_ahead_refuses_what_does_not_follow_the_draft(ids: list[int]) -> None:
-    class Fixed:
+def test_ahead_guesses_no_more_than_a_window_and_no_foreign_id() -> None:
+    class Wild(Fixed):
         def propose(self, ids: Sequence[int], depth: int) -> list[int]:
-            return [1, 2, 3][: depth + len(ids) * 0]
+            return super().propose(ids, depth + 5)
 
-    ahead = Ahead(Fixed(), depth=3, vocabulary=64, ids=[7])
-    ahead.propose(3)
-    for good in ([1, 2, 3, 63], [5], [1, 5]):
-        ahead.check(good)
+    (sent,) = ahead_of(Wild(), depth=400).frames(300)
+    assert sent == Sent(step=6, ids=tuple(range(7, 8 + MOST_AHEAD)), certain=7)
+    assert [each.guessed for each in ahead_of(Wild(), depth=400).frames(9)] == [(8, 9)]
+    assert [each.guessed for each in ahead_of(Wild(), depth=400).frames(7)] == [()]
+    assert [each.ids for each in ahead_of(Fixed(8, 200), depth=5).frames(300)] == [(7,)]
+    assert [each.ids for each in ahead_of(None, depth=5).frames(300)] == [(7,)]
+
+
+@pytest.mark.parametrize("ids", [[], [8, 19, 10, 11], [8, 9, 10, 11, 12], [8, 9, 10, 200], [200]])
+def test_ahead_refuses_what_does_not_follow_the_draft(ids: list[int]) -> None:
+    for good in ([8, 9, 10, 199], [5], [8, 5]):
+        ahead = ahead_of(Fixed(), depth=3)
+        ahead.frames(300)
+        ahead.check(6, good)
+    ahead = ahead_of(Fixed(), depth=3)
+    ahead.frames(300)
     with pytest.raises(MalformedMessageError):
-        ahead.check(ids)
+        ahead.check(6, ids)
+
+
+def test_ahead_refuses_tokens_of_a_step_that_is_not_next_or_that_nothing_was_sent_for() -> None:
+    ahead = ahead_of(Fixed(), depth=3)
+    with pytest.raises(MalformedMessageError):
+        ahead.check(6, [8])
+    ahead.frames(300)
+    with pytest.raises(MalformedMessageError):
+        ahead.check(7, [8])
+
+
+def test_ahead_has_one_frame_more_on_its_way_for_each_guess_that_was_right() -> None:
+    ahead = ahead_of(Fixed(), depth=3, far=True)
+    assert [each.ids for each in ahead.frames(300)] == [(7, 8, 9, 10)]
+    assert ahead.frames(300) == []
+    hears(ahead, 6, [8, 9, 10, 11])
+    first, second = ahead.frames(300)
+    assert first == Sent(step=10, ids=(11, 12, 13, 14), certain=11)
+    assert second == Sent(step=14, ids=(15, 16, 17, 18), certain=11)
+    hears(ahead, 10, [12, 13, 14, 15])
+    assert [(each.step, each.certain) for each in ahead.frames(300)] == [(18, 15), (22, 15)]
+    hears(ahead, 14, [16, 17, 18, 19])
+    assert len(ahead.frames(300)) == 2
+    hears(ahead, 18, [20, 21, 22, 23])
+    assert len(ahead.frames(300)) == 1  # and three that are on their way
+    assert ahead.accepted == 1.0
+
+
+@pytest.mark.parametrize(("ids", "share"), [([12, 99], 4 / 6), ([12, 13, 14, 99], 6 / 7)])
+def test_ahead_behind_a_wrong_guess_begins_anew_with_one_frame(ids: list[int], share: float) -> None:
+    ahead = ahead_of(Fixed(), depth=3, far=True)
+    ahead.frames(300)
+    hears(ahead, 6, [8, 9, 10, 11])
+    assert len(ahead.frames(300)) == 2
+    hears(ahead, 10, ids)
+    known = 11 + len(ids)
+    assert not ahead.waits
+    assert ahead.accepted == pytest.approx(share)  # of those behind the wrong one nobody knows
+    assert [(each.step, each.certain) for each in ahead.frames(300)] == [(known - 1, known)]
+
+
+def test_ahead_sends_nothing_behind_a_guess_that_it_would_not_make_again() -> None:
+    guesses = Fixed()
+    ahead = ahead_of(guesses, depth=3, far=True)
+    ahead.frames(300)
+    hears(ahead, 6, [8, 9, 10, 11])
+    ahead.frames(300)
+    guesses.saying = [9] * 30
+    hears(ahead, 10, [12, 13, 14, 15])
+    assert ahead.frames(300) == []
+    guesses.saying = []
+    assert ahead.frames(300) == []  # until something came
+    hears(ahead, 14, [16, 17, 18, 19])
+    assert len(ahead.frames(300)) == 4
 
 
 def test_step_frames_name_what_is_guessed() -> None:
-    rows, draft = step_frames(MANIFEST.model_id, 7, [8, 9], step=40)
+    rows, draft = step_frames(MANIFEST.model_id, Sent(step=40, ids=(7, 8, 9), certain=41))
     assert (rows.rows.step, rows.rows.count, rows.rows.speculative) == (40, 3, 2)
     assert draft is not None
     assert (draft.draft.step, list(draft.draft.ids)) == (41, [8, 9])
-    assert step_frames(MANIFEST.model_id, 7, [], step=40)[1] is None
+    rows, draft = step_frames(MANIFEST.model_id, Sent(step=43, ids=(1, 2), certain=41))
+    assert (rows.rows.step, rows.rows.count, rows.rows.speculative) == (43, 2, 4)
+    assert draft is not None
+    assert (draft.draft.step, list(draft.draft.ids)) == (43, [1, 2])
+    assert step_frames(MANIFEST.model_id, Sent(step=40, ids=(7,), certain=41))[1] is None
