@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from statistics import fmean
 from typing import Any, Final
 
 from bench.swarm.engines import SMOLLM2
@@ -48,7 +49,7 @@ async def _gain(over: Swarm, ids: Sequence[int], *, repeats: int) -> tuple[float
 
     async def rate(depth: int) -> float:
         # As nodes do: what a step takes is announced, and guesses are made by it.
-        over.worker.step_micros = max(1, int(max(each["step_micros"] for each in await over.loads())))
+        over.worker.step_micros = max(1, int(fmean(each["step_micros"] for each in await over.loads())))
         took = await over.worker.answer(ids, _TOKENS, depth=depth)
         await over.worker.settled()
         answers.add(took.ids)

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 __all__ = ["MOST_AHEAD", "Ahead", "Proposer", "Proposers", "Sent"]
 
 MOST_AHEAD = WINDOW_STEPS - 1  # guessed ids behind a certain one in a frame (docs/protocol.md, section 8)
-_MOST_WAITING = 4  # frames on their way: no more than that is known of a line whose end is not seen
-_FAR = 0.5  # stages compute for no more of a step than this: it pays to have several frames on their way
+_MOST_WAITING = 4  # frames on their way
+_SURE = 2  # guesses on their way, beyond a first frame, for each that was right since the last wrong one
+_FAR = 2 / 3  # stages compute for no more of a step than this: it pays to have several frames on their way
+_REHEARSED = 128  # of the known ids, the last ones: guessed one by one, so that it is known how right guesses are
 
 
 class Proposer(Protocol):
@@ -70,8 +72,9 @@ class Ahead:
         self._ids = list(ids)
         self._waiting: deque[Sent] = deque()
         self._told = self._tried = 0  # how many ids were known when frames were sent last, and looked for
-        self._streak = 0  # guesses that were right to their end, one after the other
+        self._streak = 0  # guesses that were right, one after the other
         self._proposed = self._right = 0
+        self._rehearse()
 
     @classmethod
     def of(cls, decision: Decision, proposers: Proposers, *, vocabulary: int, ids: Sequence[int]) -> Ahead:
@@ -158,11 +161,17 @@ class Ahead:
         if not whole:
             self._waiting.clear()
             self._streak = 0
-        elif sent.guessed:
-            self._streak += 1
+        else:
+            self._streak += right
+
+    def _rehearse(self) -> None:
+        """Have the proposer learn from the text that is there, as it does from an answer."""
+        if self._proposer is not None and self._depth > 0:
+            for end in range(max(1, len(self._ids) - _REHEARSED), len(self._ids)):
+                self._proposer.propose(self._ids[:end], 1)
 
     def _most_now(self) -> int:
-        return min(self._most_waiting, 1 + self._streak)
+        return min(self._most_waiting, 1 + _SURE * self._streak // max(1, self._depth))
 
     def _guesses(self, at: int, end: int) -> list[int]:
         """Return guessed ids of steps from `at`, or behind the known ids, up to `end`."""
