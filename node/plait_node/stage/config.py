@@ -27,6 +27,7 @@ class StageConfig:
     rows_bytes: int = 256 << 20  # memory for the rows of all jobs that may be sent again
     idle_s: float = 60.0  # a job without a frame for so long is closed
     unpaid_s: float = 3.0  # how long work waits for a payment on its way
+    owed_s: float = 45.0  # how long the last payment for a closed job takes before it counts as left unpaid
     hold_s: float = 15.0  # how long the work of a job whose neighbour failed is held for its next attempt
     settle_s: float = 120.0  # how long payments for a closed job are taken
     step_rows: int = 2_048  # most rows in one frame to the next stage, whatever fits into 8 MiB
@@ -63,6 +64,11 @@ class Channels(Protocol):
 
 class Accepted(Protocol):
     """What a payee book answers to a payment it has journalled."""
+
+    @property
+    def new_amount(self) -> int:
+        """Return what the request is paid more than before."""
+        ...
 
     @property
     def credit(self) -> int:

@@ -34,6 +34,11 @@ class CreditLine:
             at = self.cut.close_at(at)
         self.allowed = at
 
+    def lend(self, windows: int) -> None:
+        """Work so many windows ahead from now on."""
+        self.windows = windows
+        self.pay(0)
+
     def covers(self, end: int) -> bool:
         """Tell whether steps below `end` may be computed now."""
         return end <= self.allowed

@@ -93,7 +93,7 @@ class StageJob:
         ]
         self._closing: asyncio.Task[None] | None = None
         self._stopping: asyncio.Task[None] | None = None
-        self._handed_over = False
+        self._handed_over = self.unpaid = False  # unpaid: it ended because its worker did not pay
         self.suspended_at: float | None = None
 
     @property
@@ -174,6 +174,11 @@ class StageJob:
         self.credit.pay(total)
         self._touch()
 
+    def lend(self, windows: int) -> None:
+        """Work so many unpaid windows ahead from now on."""
+        self.credit.lend(windows)
+        self._changed.set()
+
     def close(self, fault: Fault | None = None, *, blamed: Address | None = None) -> None:
         """Close the job, free its room and, with a fault, tell the worker why; only the first call counts."""
         if self._closing is None:
@@ -223,6 +228,7 @@ class StageJob:
         except LinkClosedError as error:
             self.link_lost(error.peer, error.reason)
         except PlaitError as error:
+            self.unpaid = isinstance(error, UnpaidError)
             self.close(error.fault())
         except NoMemoryError as error:
             self.close(StageBusyError(f"{error}").fault())

@@ -45,9 +45,9 @@ class JobBook:
         job = self._jobs.get(Hash(name))
         return None if job is None or job.closed else job
 
-    def open_of(self, worker: Address | None = None) -> int:
-        """Return how many jobs are open, of one worker or of all."""
-        return sum(not job.closed and worker in (None, job.worker.peer) for job in self._jobs.values())
+    def of(self, worker: Address | None = None) -> list[StageJob]:
+        """Return the open jobs, of one worker or of all."""
+        return [job for job in self._jobs.values() if not job.closed and worker in (None, job.worker.peer)]
 
     def attempts_of(self, request: Hash) -> list[StageJob]:
         """Return the open jobs of a request, oldest first."""
@@ -61,6 +61,16 @@ class JobBook:
             if job.admitted.request_digest == request and job.admitted.job.worker == worker
         )
         return max(jobs, key=lambda each: each.admitted.job.attempt, default=None)
+
+    def unpaid(self, now: float) -> Iterator[tuple[StageJob, int]]:
+        """Yield the last attempt of each worker at each request, if closed, with what is overdue of it."""
+        latest: dict[tuple[Hash, Address], StageJob] = {}
+        for job in sorted(self._jobs.values(), key=lambda each: each.admitted.job.attempt):
+            latest[job.admitted.request_digest, job.admitted.job.worker] = job
+        for job in latest.values():
+            late = job.unpaid or now - job.touched > self._config.owed_s
+            if job.closed and late:
+                yield job, job.fee - job.credit.paid
 
     async def fence(self, admitted: Admitted) -> Handover | None:
         """Refuse an attempt that is not above those seen, and close the one before it; return what goes on."""

@@ -13,6 +13,7 @@ from plait.protocol.messages import Ack, Pay
 from plait.protocol.pb import signed_pb2, stage_pb2
 from plait.protocol.typed import Domain, Key, Signed
 from plait_node.stage.config import ChannelFacts, Channels, Payees, StageConfig
+from plait_node.stage.debts import Debts
 from plait_node.stage.errors import BadPaymentError
 from plait_node.stage.job import StageJob
 
@@ -44,14 +45,15 @@ class Till:
     domain: Domain
     channels: Channels
     payees: Payees
+    debts: Debts
     clock: Callable[[], float]
     _slots: dict[tuple[Address, Address], tuple[float, ChannelFacts]] = field(
         default_factory=dict[tuple[Address, Address], tuple[float, ChannelFacts]]
     )
     _turns: WeakValueDictionary[Hash, asyncio.Lock] = field(default_factory=WeakValueDictionary[Hash, asyncio.Lock])
 
-    async def take(self, job: StageJob | None, paid: HopPay) -> stage_pb2.HopAck:
-        """Return the acknowledgement; raise `BadPaymentError` or what the payee book refuses.
+    async def take(self, job: StageJob | None, paid: HopPay, *, worker: Address) -> stage_pb2.HopAck:
+        """Return the acknowledgement of what a worker paid; raise `BadPaymentError` or what the payee book refuses.
 
         A channel that is not open yet, or not topped up yet, is waited for as long as a payment on its way is.
         """
@@ -70,6 +72,7 @@ class Till:
             )
         if job is not None:
             job.pay(pay.amount)
+        self.debts.paid(worker, pay.request, accepted.new_amount)
         ack = self.key.signed(self.domain, Ack(voucher=accepted.voucher, at=int(self.clock())))
         acknowledgement = signed_pb2.Acknowledgement(ack=signed_to_pb(ack), credit=amount_bytes(accepted.credit))
         return stage_pb2.HopAck(request=pay.request, ack=acknowledgement)

@@ -23,6 +23,7 @@ from plait_node.engine.residents import Engine
 from plait_node.engine.scheduler import Scheduler
 from plait_node.stage.admission import Admission, Admitted, OpenCall
 from plait_node.stage.config import Channels, OnChain, Payees, StageConfig
+from plait_node.stage.debts import Debts
 from plait_node.stage.errors import (
     JobOpenError,
     NextStageError,
@@ -68,8 +69,7 @@ class StageRole:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._config, self._engine, self._sign = config, engine, sign
-        self._on_payment, self._ready = on_payment, ready
-        self._clock = clock
+        self._on_payment, self._ready, self._clock = on_payment, ready, clock
         self._scheduler = Scheduler(engine, decode_rows=config.decode_rows, pass_s=config.pass_s)
         self.facts = StageFacts(self._scheduler.load, RowBudget.of(engine, config.rows_bytes), engine.evidence)
         self._around = Surroundings(
@@ -82,19 +82,24 @@ class StageRole:
             facts=self.facts,
         )
         self._admission = Admission(around=self._around, channels=channels, on_chain=on_chain, clock=clock)
-        self._till = Till(config=config, key=key, domain=domain, channels=channels, payees=payees, clock=clock)
+        self._debts = Debts.of(engine, windows=config.credit_windows, price=config.price)
+        self._till = Till(
+            config=config, key=key, domain=domain, channels=channels, payees=payees, debts=self._debts, clock=clock
+        )
         self._neighbours = Neighbours(dialer, self._adopt)
         self._jobs = JobBook(config, self._scheduler, spawn=self._spawn)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._in_hand: Counter[Link] = Counter()
-        self._opening: Counter[Address] = Counter()
+        self._in_hand, self._opening = Counter[Link](), Counter[Address]()
         self.closed = False
 
     async def run(self) -> None:
         """Close what idles or is past its deadline; runs until it is cancelled."""
         while True:
             await asyncio.sleep(_TICK_S)
-            self._jobs.sweep(asyncio.get_running_loop().time(), clock=self._clock())
+            now = asyncio.get_running_loop().time()
+            self._jobs.sweep(now, clock=self._clock())
+            for job, amount in self._jobs.unpaid(now):
+                self._debts.note(job.admitted.job.worker, job.admitted.request_digest, amount, now=now)
             self._count()
 
     def close(self) -> None:
@@ -250,6 +255,7 @@ class StageRole:
             taken=taken,
         )
         self._jobs.add(job)
+        self._lend(link.peer)
         self._count()
         if link.closed or (downstream is not None and downstream.closed):
             job.link_lost(link.peer if link.closed else admitted.job.route[call.stage + 1].node, "closed meanwhile")
@@ -263,7 +269,7 @@ class StageRole:
             self._ready()
         if self._opening.total() + self.facts.queue > self._config.max_jobs + here:
             raise StageBusyError(f"this stage holds {self.facts.queue} jobs already; try again or another one")
-        theirs = self._opening[link.peer] + self._jobs.open_of(link.peer)
+        theirs = self._opening[link.peer] + len(self._jobs.of(link.peer))
         if theirs > self._config.worker_jobs + here:
             raise StageBusyError(f"this stage holds {theirs - 1} of your jobs already; try again or another one")
 
@@ -317,11 +323,22 @@ class StageRole:
         # Money for a job that is gone, perhaps with a restart of ours, is taken all the same.
         job = self._jobs.owing(request, link.peer)
         try:
-            ack = await self._till.take(job, paid)
+            ack = await self._till.take(job, paid, worker=link.peer)
+            self._lend(link.peer)
             self._on_payment()
             await link.send(pb.Frame(ack=ack))
         except PlaitError as error:
             await _say(link, request if job is None else job.hash, error.fault())
+
+    def _lend(self, worker: Address) -> None:
+        """Give a worker's jobs credit, or none while it owes too much."""
+        now = asyncio.get_running_loop().time()
+        if not (trusted := self._debts.trusts(worker, now=now)):
+            log.info(
+                "worker owes too much, no credit worker=%s owed=%d", to_hex(worker), self._debts.owed(worker, now=now)
+            )
+        for job in self._jobs.of(worker):
+            job.lend(self._config.credit_windows if trusted else 0)
 
     def _lost(self, link: Link) -> None:
         """Close the jobs that a link's end leaves without worker, rows or a next stage."""
@@ -330,7 +347,7 @@ class StageRole:
                 job.link_lost(link.peer, link.reason)
 
     def _count(self) -> None:
-        self.facts.queue = self._jobs.open_of()
+        self.facts.queue = len(self._jobs.of())
 
 
 def _must_come_from(owner: Address, link: Link) -> None:

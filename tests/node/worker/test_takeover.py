@@ -87,6 +87,26 @@ async def test_takeover_by_the_same_worker_after_its_restart(tmp_path: Path) -> 
         assert asked.job.message.attempt == 2
 
 
+async def test_takeover_by_a_worker_that_died_in_debt_makes_it_good(tmp_path: Path) -> None:
+    async with world(tmp_path, owed_s=0.0) as made:
+
+        def owed() -> list[int]:
+            now = asyncio.get_running_loop().time()
+            return [node.role._debts.owed(made.who.owner, now=now) for node in made.net.nodes]
+
+        slow_down(made.net.nodes[0], 0.03)
+        asked = await made.asking_long(PROMPT, max_tokens=60)
+        running = asyncio.create_task(asked.run())
+        await until(lambda: len(asked.verifier.ids) >= 20)
+        await dies(made)
+        await until(lambda: all(owed()))
+        restarted(made)
+        async with serving(made):
+            assert await running == asked.expected(60)
+            await made.settled()
+            await until(lambda: not any(owed()))
+
+
 async def test_takeover_tokens_that_come_in_between_are_counted_in(tmp_path: Path) -> None:
     """The worker that was thought dead publishes once more after its successor looked."""
     async with world(tmp_path) as made:
