@@ -37,7 +37,7 @@ def read_numbers(file: Path) -> list[dict[str, Any]] | None:
 def node_lines(process: Mapping[str, Any] | None, numbers: Sequence[Mapping[str, Any]] | None) -> list[str]:
     """Return lines for people."""
     state = f"{process['state']}, process {process['pid']}" if process is not None else "does not run"
-    return [f"{'node':<11} {state}", *_stage_lines(numbers or ())]
+    return [f"{'node':<11} {state}", *_stage_lines(numbers or ()), *_swarm_lines(numbers or ())]
 
 
 def _stage_lines(numbers: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -47,3 +47,18 @@ def _stage_lines(numbers: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         rows, most = found["plait_stage_rows_bytes"] / _MIB, found["plait_stage_rows_limit_bytes"] / _MIB
         yield f"{'jobs':<11} {jobs:.0f} open, room for {steps:.0f} steps"
         yield f"{'rows':<11} {rows:.1f} of {most:g} MiB reserved for rows that may be sent again"
+
+
+def _swarm_lines(numbers: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    swarms: dict[tuple[str, str], dict[str, float]] = {}
+    for each in numbers:
+        if each["name"].startswith("plait_swarm_"):
+            swarms.setdefault((each["model"], each["profile"]), {})[each["name"].removeprefix("plait_swarm_")] = each[
+                "value"
+            ]
+    for (model, profile), found in swarms.items():
+        yield (
+            f"{'swarm':<11} of {model[:10]} {profile}: blocks {found['bottleneck_first_block']:.0f} to "
+            f"{found['bottleneck_last_block']:.0f} are the weakest with {found['bottleneck_steps_s']:.3g} steps a "
+            f"second, whole routes make {found['routed_steps_s']:.3g}"
+        )

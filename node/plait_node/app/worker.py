@@ -14,6 +14,7 @@ from plait.protocol.tokens import ChatTokenizer
 from plait_node.app.base import Base, background, clock, connected
 from plait_node.app.door import Door
 from plait_node.app.onchain import answer_on_chain
+from plait_node.app.swarm_numbers import swarm_numbers
 from plait_node.chain_tiers import ChainTiers
 from plait_node.config import WorkerConfig
 from plait_node.engine.methods.prompt_lookup import ROW_COST, PromptLookup
@@ -94,6 +95,7 @@ async def run(base: Base, config: WorkerConfig) -> AsyncGenerator[dict[str, obje
             prompts = PromptBox(broker, prekeys=prekeys, owner=owner)
             on_chain = answer_on_chain(base, role, prompts, max_callback_gas=config.max_callback_gas)
             base.drain.add(close=partial(_close, role, keeper), busy=lambda: role.busy)
+            base.metrics.add(partial(swarm_numbers, directory, manifest))
             works = [directory.run([config.model]), keeper.run(), role.run(), on_chain, selector.run()]
             if opener is not None:
                 opener.on_funded = tools.desk.funded

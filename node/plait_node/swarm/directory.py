@@ -98,6 +98,11 @@ class Directory:
             known = await self.refresh(model)
         return self._live(known)
 
+    def known(self, model: Hash) -> tuple[NodeRecord, ...]:
+        """Return the live records as they were read last; none before the first time."""
+        known = self._models.get(model)
+        return self._live(known) if known is not None else ()
+
     async def refresh(self, model: Hash) -> _Known:
         """Read the table again; calls that come meanwhile share the result."""
         asked_at = self._clock()

@@ -78,8 +78,11 @@ async def test_directory_node_that_lost_its_stake_is_dropped_and_counted() -> No
 async def test_directory_record_expires_without_renewal_and_returns_with_it() -> None:
     swarm = Swarm()
     await swarm.announce_all()
+    assert swarm.directory.known(MODEL) == ()  # read by nobody yet
     assert len(await swarm.owners()) == 3
+    assert len(swarm.directory.known(MODEL)) == 3
     swarm.clock.now += NODE_LIFE_S + 1
+    assert swarm.directory.known(MODEL) == ()
     await swarm.announcer(swarm.nodes[0]).announce(facts(0, 10))
     for _ in range(3):
         await swarm.directory.refresh(MODEL)
