@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 from tests.node.gateway.stand import Stand, fault
+from tests.sdk.swarm import KnownKey, Node
 
 from plait.protocol.ids import address, hash32
 from plait.protocol.pb import gateway_pb2
+from plait.protocol.typed import Key
 from plait_node.gateway.shelf import ModelShelf
 from plait_node.policy import Guests
 
@@ -93,3 +95,17 @@ async def test_models_that_the_operator_does_not_name_are_not_here(tmp_path: Pat
     other = ModelShelf(tmp_path / "models", stand.clock, only=(hash32(bytes(32)),))
     assert other.manifest(model) is None
     assert other.manifests() == {}
+
+
+async def test_worker_of_another_operator_is_not_quoted(tmp_path: Path) -> None:
+    """All workers of a quote have one owner: a later attempt is believed on its number alone (SECURITY.md)."""
+    stand = Stand(tmp_path)
+    async with stand.running() as client:
+        stranger = Node(owner=address(b"\x07" * 20), service=Key.generate())
+        stand.swarm.directory.keys[stranger.service.address] = KnownKey(owner=stranger.owner)
+        stand.swarm.worker = stranger
+        stand.prekey = stand.swarm.prekey()
+        await stand.offer()
+        call = gateway_pb2.QuoteCall(model=stand.swarm.manifest.model_id)
+        refused = await client.post("/v1/quotes", content=call.SerializeToString())
+        assert (refused.status_code, fault(refused).code) == (503, "no_route")
