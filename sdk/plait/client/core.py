@@ -14,7 +14,7 @@ from plait.chain.deployments import Deployment
 from plait.client.answers import ChatCompletion, Model
 from plait.client.archive import Archive
 from plait.client.call import Call, ChatMessage, check_call
-from plait.client.catalogue import Catalogue
+from plait.client.catalogue import Catalogue, Served
 from plait.client.edge import ChainEdge, RpcEdge
 from plait.client.jobs import AsyncJobs, AsyncNodes
 from plait.client.market import Wanted, best_offer
@@ -109,12 +109,15 @@ class AsyncPlait:
         """Return the time, in Unix seconds."""
         return self._clock()
 
-    async def start(self, call: Call) -> AsyncStream:
-        """Find an offer for a call, pay its input, submit it, and return the stream of its answer."""
+    async def prepare(self, call: Call, ids: Callable[[Served], list[int]] | None = None) -> Run:
+        """Find an offer for a call and return its run, of which nothing is paid or sent yet.
+
+        `ids` gives the prompt in place of the call's messages.
+        """
         self.settings.payer()
         edge, catalogue = await self.edge(), await self.catalogue()
         served = await catalogue.find(call.model)
-        prompt = served.tokenizer.render(call.messages)
+        prompt = served.tokenizer.render(call.messages) if ids is None else ids(served)
         wanted = Wanted(input_tokens=len(prompt), max_tokens=call.max_tokens, max_price=call.max_price)
         offer = await patient(
             lambda: best_offer(edge, served, wanted, self._clock),
@@ -122,7 +125,11 @@ class AsyncPlait:
         )
         purse = await self.purse()
         prepared = prepare(call, served, offer, prompt, purse=purse, now=self._clock())
-        run = Run(prepared, edge=edge, purse=purse, archive=await self.archive(), clock=self._clock)
+        return Run(prepared, edge=edge, purse=purse, archive=await self.archive(), clock=self._clock)
+
+    async def start(self, call: Call) -> AsyncStream:
+        """Find an offer for a call, pay its input, submit it, and return the stream of its answer."""
+        run = await self.prepare(call)
         await run.submit()
         return AsyncStream(run, created=int(self._clock()))
 

@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from plait.client.answers import Model
 from plait.client.call import Call, check_call
 from plait.client.core import AsyncPlait
-from plait.client.market import Wanted, best_offer
-from plait.client.patience import patient
-from plait.client.run import CANCEL_PATIENCE_S, Run, prepare
+from plait.client.run import CANCEL_PATIENCE_S
 from plait.client.stream import AsyncStream
 from plait.protocol.errors import UnknownModelError
 from plait.protocol.ids import hash32, to_hex
@@ -22,7 +20,6 @@ from plait.proxy.prompts import Prompts
 from plait.proxy.spending import Spending
 
 MOST_RUNNING = 32  # each holds a connection; the client has 64
-_QUOTE_PATIENCE_S = 30.0  # with gateways that have no worker now, as the client itself has it
 _STOPPING = "the proxy is going down; ask again when it is back"
 _NO_CHAT = ({"role": "user", "content": ""},)  # a raw prompt's call; never rendered
 
@@ -110,21 +107,12 @@ class Desk:
 
     async def _begin(self, asked: Asked) -> Running:
         client = self._client
-        edge, catalogue, purse = await client.edge(), await client.catalogue(), await client.purse()
-        call = self._call(asked)
-        served = await catalogue.find(asked.model)
-        prompt = self._prompts.ids(asked, served)
-        wanted = Wanted(input_tokens=len(prompt), max_tokens=call.max_tokens, max_price=None)
-        offer = await patient(
-            lambda: best_offer(edge, served, wanted, client.now), patience_s=min(_QUOTE_PATIENCE_S, call.timeout_s / 2)
-        )
-        prepared = prepare(call, served, offer, prompt, purse=purse, now=client.now())
-        run = Run(prepared, edge=edge, purse=purse, archive=await client.archive(), clock=client.now)
+        run = await client.prepare(self._call(asked), lambda served: self._prompts.ids(asked, served))
         running = Running(
             run=run,
             stream=AsyncStream(run, created=int(client.now())),
-            purse=purse,
-            hold=self.spending.hold(offer.price),
+            purse=await client.purse(),
+            hold=self.spending.hold(run.prepared.offer.price),
         )
         try:
             await run.submit()
