@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -59,3 +62,32 @@ async def test_node_told_to_stop_finishes_its_answer_and_then_stops(
         await net.restart(node.name)
         again = await ask(client, lambda _: None)
         assert again.choices[0].message.content == undisturbed.choices[0].message.content
+
+
+async def test_worker_says_where_its_swarm_is_weakest_and_is_drained_by_command(
+    net: LiveNetwork, tmp_path: Path
+) -> None:
+    worker = net.nodes["worker"]
+    drains: list[subprocess.Popen[str]] = []
+
+    def stop(_: Job) -> None:
+        drains.append(plait("node", "drain", "--config", str(worker.home / "node.toml"), "--timeout", str(LIMIT_S)))
+
+    async with net.payer(tmp_path) as client:
+        undisturbed = await ask(client, lambda _: None)
+        status = plait("node", "status", "--home", str(worker.home))
+        text, _ = await asyncio.to_thread(status.communicate, timeout=LIMIT_S)
+        assert f"serving, process {worker.pid}" in text
+        assert "fp32-strict: blocks" in text
+        answer = await ask(client, stop)
+        assert answer.choices[0].message.content == undisturbed.choices[0].message.content
+        assert answer.job.attempt == undisturbed.job.attempt
+        text, _ = await asyncio.to_thread(drains[0].communicate, timeout=2 * LIMIT_S)
+        assert (drains[0].returncode, text.strip()) == (0, "node ended, no jobs left")
+        assert not worker.ready
+
+
+def plait(*words: str) -> subprocess.Popen[str]:
+    """Type a command."""
+    command = [sys.executable, "-c", "from plait.cli import main; main()", *words]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
