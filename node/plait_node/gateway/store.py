@@ -99,10 +99,11 @@ class JobStore:
         self._run("BEGIN IMMEDIATE")
         try:
             yield
+            self._run("COMMIT")
         except BaseException:
-            self._run("ROLLBACK")
+            if self._db.in_transaction:  # a full disk ends some by itself
+                self._run("ROLLBACK")
             raise
-        self._run("COMMIT")
 
     def add(self, job: StoredJob) -> None:
         """Keep a job; again is no error."""

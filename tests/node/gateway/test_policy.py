@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 
 import pytest
 from tests.node.gateway.stand import Stand, fault
 from tests.sdk.swarm import KnownKey, Node
 
-from plait.protocol.ids import address, hash32
+from plait.protocol.ids import Hash, address, hash32
 from plait.protocol.pb import gateway_pb2
 from plait.protocol.typed import Key
 from plait_node.gateway.shelf import ModelShelf
+from plait_node.gateway.store import JobStore
 from plait_node.policy import Guests
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -72,6 +74,22 @@ async def test_gateway_that_cannot_journal_a_voucher_says_so_and_takes_it_once_t
             state = stand.book.state(stand.payer.payer, stand.payer.signer)
             assert state is not None
             assert state.voucher.message.cumulative == amount + more
+
+
+async def test_store_on_a_full_disk_keeps_all_of_a_change_or_nothing(tmp_path: Path) -> None:
+    store = JobStore(tmp_path / "gateway.sqlite")
+    (pages,) = store._db.execute("PRAGMA page_count").fetchone()
+    store._db.execute(f"PRAGMA max_page_count = {pages}")  # SQLite then answers as on a full disk
+    names = [Hash(number.to_bytes(32, "big")) for number in range(1_000)]
+    with pytest.raises(sqlite3.OperationalError, match="full"), store.together():
+        for name in names:
+            store.set_ended(name)
+    assert not any(map(store.ended, names))
+    store._db.execute("PRAGMA max_page_count = 100000")
+    with store.together():
+        store.set_ended(names[0])
+    assert store.ended(names[0])
+    store.close()
 
 
 async def test_payer_that_the_operator_refuses_pays_nothing(tmp_path: Path) -> None:
