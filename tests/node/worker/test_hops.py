@@ -91,7 +91,7 @@ async def test_stage_whose_link_ends_is_not_waited_for(tmp_path: Path) -> None:
         node.role._till = SilentTill()  # type: ignore[assignment]
         asked = await made.asking(PROMPT, max_tokens=4)
         answering = asyncio.create_task(asked.run())
-        await until(lambda: any(job.hash for job in node.role._jobs.values()))
+        await until(lambda: any(job.hash for job in node.role._jobs))
         link = next(each for each in node.role._neighbours.all() if each.peer == made.who.owner)
         await link.close("gone")
         async with asyncio.timeout(15):
