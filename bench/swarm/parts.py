@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from bench.swarm import distance, failover, hop, lookup, prefill, stages
+from bench.swarm import distance, failover, hop, lookup, petals, prefill, stages
 from bench.swarm.figure import Part
 
 __all__ = ["PARTS"]
@@ -17,4 +17,7 @@ PARTS: Final[tuple[Part, ...]] = (
     failover.PART,
     lookup.PART,
     distance.PART,
+    petals.TINY,
+    petals.REAL,
+    petals.KILLS,
 )
