@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from asyncio.subprocess import PIPE
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -64,7 +64,7 @@ def test_complaint_is_the_newest_failed_step() -> None:
 
 
 @asynccontextmanager
-async def child(code: str, log: Path) -> AsyncIterator[PetalsClient]:
+async def child(code: str, log: Path) -> AsyncGenerator[PetalsClient]:
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdin=PIPE, stdout=PIPE)
     try:
         yield PetalsClient(process=process, log=log)
