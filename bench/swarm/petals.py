@@ -2,17 +2,15 @@
 
 Both serve fp32 weights with one compute thread a process, halves of the blocks each. Ours is measured where users are:
 SDK, gateway, broker, worker, two stages, over a chain, with sealing, checks, hashes and payments on; jobs run plainly,
-nothing is guessed or kept. Petals' is measured at its client, which computes embedding and head itself. Both stay up
-and take turns, so that the machine's load falls on both. Rates are of tokens after the first, on the asker's clock.
+nothing is guessed or kept. Petals' is measured at its client, which computes embedding and head itself. Both are up
+and take turns, so that the machine's load falls on both; then the same with a network without compiled code. Rates are of tokens after the first, on the asker's clock.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Final
 
 from bench.peers import PeerMissingError
@@ -23,7 +21,7 @@ from bench.swarm.petals_plait import PlaitClient, opened_plait, tokenizer_of
 
 from plait.protocol.tokens import ChatTokenizer
 
-__all__ = ["KILLS", "REAL", "TINY", "Asked", "composed", "not_measured", "questions", "rate"]
+__all__ = ["KILLS", "REAL", "TINY", "Asked", "Round", "composed", "not_measured", "questions", "rate"]
 
 _TOKENS: Final = 96
 _BLOCKS: Final = {"random-llama-14m": 4, "smollm2-135m-fp32": 30}
@@ -78,23 +76,38 @@ class Asked:
         ), len(repeats)
 
 
-def composed(found: Mapping[str, Values], asked: Asked, *, ratio: str) -> Found:
-    """Return the figure: how many times as fast as Petals, and whether tokens are the same."""
-    details: dict[str, Any] = {"peer": NAME, "unit": "tokens/s after the first", "methods": sorted(asked.methods)}
-    ratios: dict[str, float] = {}
-    for way, values in found.items():
-        firsts = sorted(asked.first_s.get(way, [0.0]))
-        details[way] = values.told() | {
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """What one way of ours and Petals did in turns."""
+
+    way: str
+    values: Mapping[str, Values]
+    asked: Asked
+
+    def side(self, name: str) -> dict[str, Any]:
+        """Return one side as JSON holds it."""
+        values, firsts = self.values[name], sorted(self.asked.first_s.get(name, [0.0]))
+        return values.told() | {
             "ms_a_token": round(1e3 / values.median, 3) if values.median else None,
             "first_token_s": round(firsts[len(firsts) // 2], 4),
         }
-        if way == _PETALS:
-            continue
-        suffix = "" if way == _COMPILED else "_without_compiler"
-        same, of = asked.same(way, _PETALS)
-        details[way]["same_tokens"] = f"{same} of {of}"
-        if found[_PETALS].median:
-            ratios[f"{ratio}{suffix}"] = values.median / found[_PETALS].median
+
+
+def composed(rounds: Sequence[Round], *, ratio: str) -> Found:
+    """Return the figure: how many times as fast as Petals each way is, and whether tokens are the same."""
+    details: dict[str, Any] = {"peer": NAME, "unit": "tokens/s after the first"}
+    ratios: dict[str, float] = {}
+    for each in rounds:
+        suffix = "" if each.way == _COMPILED else "_without_compiler"
+        same, of = each.asked.same(each.way, _PETALS)
+        details[each.way] = {
+            "plait": each.side(each.way),
+            "petals": each.side(_PETALS),
+            "same_tokens": f"{same} of {of}",
+            "methods": sorted(each.asked.methods),
+        }
+        if each.values[_PETALS].median:
+            ratios[f"{ratio}{suffix}"] = each.values[each.way].median / each.values[_PETALS].median
         ratios[f"{ratio}_same_tokens{suffix}"] = same / of if of else 0.0
     return Found(ratios=ratios, details=details)
 
@@ -103,17 +116,17 @@ def composed(found: Mapping[str, Values], asked: Asked, *, ratio: str) -> Found:
 class _Asking:
     """Both sides, and the questions that they get in turns."""
 
+    way: str
     petals: PetalsClient
-    ours: Mapping[str, PlaitClient]
+    ours: PlaitClient
     texts: Sequence[str]
     tokenizer: ChatTokenizer
     asked: Asked = field(default_factory=Asked)
 
-    async def in_turns(self, repeats: int) -> dict[str, Values]:
-        """Return the rates of each way."""
-        ways: dict[str, Callable[[int], Awaitable[float]]] = {_PETALS: self._theirs}
-        ways |= {way: partial(self._ours, way) for way in self.ours}
-        return await interleaved(ways, repeats=repeats)
+    async def round(self, repeats: int) -> Round:
+        """Ask both in turns."""
+        values = await interleaved({_PETALS: self._theirs, self.way: self._ours}, repeats=repeats)
+        return Round(way=self.way, values=values, asked=self.asked)
 
     async def _theirs(self, repeat: int) -> float:
         prompt = self.tokenizer.render([{"role": "user", "content": self.texts[repeat]}])
@@ -121,10 +134,10 @@ class _Asking:
         at = [(seconds, count) for count, seconds in enumerate(got.at, 1)]
         return self.asked.note(_PETALS, repeat, self.tokenizer.decode(got.ids), at)
 
-    async def _ours(self, way: str, repeat: int) -> float:
-        got = await self.ours[way].ask(self.texts[repeat], _TOKENS)
+    async def _ours(self, repeat: int) -> float:
+        got = await self.ours.ask(self.texts[repeat], _TOKENS)
         self.asked.methods.add(got.method)
-        return self.asked.note(way, repeat, got.text, got.at)
+        return self.asked.note(self.way, repeat, got.text, got.at)
 
 
 async def _compared(setting: Setting, model: str, *, ratio: str) -> Found:
@@ -134,25 +147,19 @@ async def _compared(setting: Setting, model: str, *, ratio: str) -> Found:
         return not_measured(error, setting)
     from bench.peers.petals_models import llama  # noqa: PLC0415 - brings transformers
 
-    weights, blocks = llama(model), _BLOCKS[model]
+    weights, blocks, rounds = llama(model), _BLOCKS[model], list[Round]()
     tokenizer = tokenizer_of(weights, setting.folder / "tokenizer")
-    async with AsyncExitStack() as stack:
-        petals = await stack.enter_async_context(
-            opened_petals(weights, setting.folder / "petals", threads=setting.threads)
-        )
+    texts = questions(model, setting.repeats + 1)
+    async with opened_petals(weights, setting.folder / "petals", threads=setting.threads) as petals:
         await petals.serve("first", 0, blocks // 2)
         await petals.serve("second", blocks // 2, blocks)
         client = await petals.client("client")
-        ours = {
-            way: await stack.enter_async_context(
-                opened_plait(weights, blocks, setting.folder / way, compiled=way == _COMPILED, say=lambda _: None)
-            )
-            for way in (_COMPILED, _TORCH)
-        }
-        texts = questions(model, setting.repeats + 1)
-        asking = _Asking(petals=client, ours=ours, texts=texts, tokenizer=tokenizer)
-        found = await asking.in_turns(setting.repeats)
-    return composed(found, asking.asked, ratio=ratio)
+        for way in (_COMPILED, _TORCH):
+            folder = setting.folder / way
+            async with opened_plait(weights, blocks, folder, compiled=way == _COMPILED, say=lambda _: None) as ours:
+                asking = _Asking(way=way, petals=client, ours=ours, texts=texts, tokenizer=tokenizer)
+                rounds.append(await asking.round(setting.repeats))
+    return composed(rounds, ratio=ratio)
 
 
 async def _tiny(setting: Setting) -> Found:

@@ -14,7 +14,7 @@ from bench.peers import PeerError
 from bench.peers import petals_swarm as swarm
 from bench.peers.petals_swarm import PetalsClient, PetalsServer, Span, address_in, complaint_in, route_now
 from bench.swarm.figure import Part, Setting, Values
-from bench.swarm.petals import KILLS, REAL, TINY, Asked, composed, questions, rate
+from bench.swarm.petals import KILLS, REAL, TINY, Asked, Round, composed, questions, rate
 from bench.swarm.petals_kills import Outcome, composed_kills, longest_gap
 
 ADDRESS = "/ip4/127.0.0.1/tcp/28101/p2p/12D3KooWP44Sh8gnEkHTatxLaurTjWFWBhevLHraStcm71ZFc6x4"
@@ -148,16 +148,20 @@ def test_all_are_asked_the_same() -> None:
     assert len(set(questions("smollm2-135m-fp32", 3))) == 3
 
 
-def test_figure_divides_medians_and_compares_tokens() -> None:
+def turns(way: str, text: str, *, petals: list[float], ours: list[float]) -> Round:
     asked = Asked(methods={"plain"})
     for repeat in range(3):
         asked.note("petals", repeat, f"w{repeat} w2", [(0.1, 1), (0.2, 2)])
-        asked.note("plait", repeat, f"w{repeat} w2", [(0.3, 1), (0.4, 2)])
-        asked.note("plait_without_compiler", repeat, "w1 w2", [(0.3, 1), (0.4, 2)])
-    speeds = {"petals": [40.0, 44.0], "plait": [120.0, 140.0], "plait_without_compiler": [60.0, 66.0]}
-    values = {way: Values(values=each, load=[0.1, 0.2]) for way, each in speeds.items()}
+        asked.note(way, repeat, text.format(repeat), [(0.3, 1), (0.4, 2)])
+    values = {"petals": Values(values=petals, load=[0.1, 0.2]), way: Values(values=ours, load=[0.1, 0.2])}
+    return Round(way=way, values=values, asked=asked)
 
-    found = composed(values, asked, ratio="decode_vs_petals")
+
+def test_figure_divides_medians_and_compares_tokens() -> None:
+    compiled = turns("plait", "w{} w2", petals=[40.0, 44.0], ours=[120.0, 140.0])
+    torch = turns("plait_without_compiler", "w1 w2", petals=[40.0, 40.0], ours=[60.0, 60.0])
+
+    found = composed([compiled, torch], ratio="decode_vs_petals")
 
     assert found.ratios == {
         "decode_vs_petals": pytest.approx(130 / 42),
@@ -165,8 +169,9 @@ def test_figure_divides_medians_and_compares_tokens() -> None:
         "decode_vs_petals_without_compiler": 1.5,
         "decode_vs_petals_same_tokens_without_compiler": pytest.approx(1 / 3),
     }
-    assert found.details["plait"]["ms_a_token"] == pytest.approx(7.692)
-    assert found.details["plait"]["first_token_s"] == 0.3
+    assert found.details["plait"]["plait"]["ms_a_token"] == pytest.approx(7.692)
+    assert found.details["plait"]["plait"]["first_token_s"] == 0.3
+    assert found.details["plait"]["petals"]["first_token_s"] == 0.1
     assert found.details["plait_without_compiler"]["same_tokens"] == "1 of 3"
 
 
