@@ -3,7 +3,8 @@
 Both serve fp32 weights with one compute thread a process, halves of the blocks each. Ours is measured where users are:
 SDK, gateway, broker, worker, two stages, over a chain, with sealing, checks, hashes and payments on; jobs run plainly,
 nothing is guessed or kept. Petals' is measured at its client, which computes embedding and head itself. Both are up
-and take turns, so that the machine's load falls on both; then the same with a network without compiled code. Rates are of tokens after the first, on the asker's clock.
+and take turns, so that the machine's load falls on both; then the same with a network without compiled code. Rates are
+of tokens after the first, on the asker's clock.
 """
 
 from __future__ import annotations
