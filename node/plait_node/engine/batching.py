@@ -63,7 +63,7 @@ class Pace:
         return max(WINDOW_STEPS, min(_MOST_ROWS, windows * WINDOW_STEPS))
 
     def after(self, rows: int, seconds: float) -> Pace:
-        """Return the pace after a pass that computed so many rows; small passes are no measure of a large one's speed."""
+        """Return the pace after a pass of so many rows; small passes are no measure of a large one's speed."""
         if rows < WINDOW_STEPS:
             return self
         weight = _WEIGHT * min(1.0, rows / self.rows)
@@ -84,8 +84,8 @@ def compose(
 ) -> list[Share]:
     """Return the next pass: of each job at most one share.
 
-    At most `decode_rows` rows of `decode_jobs` whole works (a larger one goes alone; None: of all) and, of prompts, what is left of `budget` rows
-    but always one window. `fair` lets those go first that have waited longest.
+    At most `decode_rows` rows of `decode_jobs` whole works (a larger one goes alone; None: of all that wait) and, of
+    prompts, what is left of `budget` rows but always one window. `fair` lets those go first that have waited longest.
     """
     ranked = sorted(waiting, key=_longest_first if fair else _best_first)
     shares = _decodes([each for each in ranked if each.whole][:decode_jobs], decode_rows)

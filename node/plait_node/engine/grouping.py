@@ -1,6 +1,6 @@
 """Find out in how many groups jobs go round a pipeline best, by measuring rows a second each way.
 
-The stage that takes ids may pass on what waits, or wait for a share of the jobs and leave the others for the pass after:
+The stage that takes ids may pass on what waits, or wait for a share of the jobs and leave the others for the next pass:
 they then go round in groups, which later stages keep. Where each stage has a machine of its own, many small groups keep
 all stages busy; where stages share cores or memory, few large ones cost less. A stage cannot know which it is, so it
 tries: a phase of another way between two phases of the way that it keeps. Times are in seconds and passed in.
@@ -33,18 +33,28 @@ class _Phase:
     rows: int = 0
 
 
+@dataclass(slots=True)
+class _Kept:
+    """The way that proved best for some numbers of jobs, and when others are tried again."""
+
+    way: int
+    gap: int = 1  # phases from a trial to the next
+    left: int = 1  # of them
+    trials: int = 0
+
+
 class Grouping:
     """The way in force, and what ways gave."""
 
     def __init__(self) -> None:
         """Begin with passes that take what waits."""
-        self._kept = self._way = _FREE
+        self._way = _FREE
+        self._all: dict[int, _Kept] = {}  # by the jobs' number of binary digits
+        self._kept = _Kept(way=_FREE)
         self._jobs = 0  # that went round when the first of the rates that are compared was measured
         self._phase = _Phase(settling=0)
         self._before: float | None = None  # rows a second of the way that is kept, in the phase before
         self._tried: tuple[int, float] | None = None  # a way whose trial is over, and its rows a second
-        self._gap = self._left = 1  # phases from a trial to the next, and those that are left
-        self._trials = 0
 
     def bounds(self, jobs: int) -> tuple[int, int | None]:
         """Return for how many of so many jobs a pass waits, and how many it takes at most; None: all that wait."""
@@ -77,47 +87,47 @@ class Grouping:
     def _forget(self, jobs: int) -> None:
         self._jobs = jobs
         self._before = self._tried = None
-        self._gap = self._left = 1
-        self._go(self._kept)
+        self._kept = self._all.setdefault(jobs.bit_length(), _Kept(way=self._kept.way))
+        self._go(self._kept.way)
 
     def _hopeless(self, rows: int, taken: float) -> bool:
         """Tell whether a trial took twice as long already as such a phase does without it."""
-        return self._way != self._kept and self._before is not None and taken > 2 * rows / self._before
+        return self._way != self._kept.way and self._before is not None and taken > 2 * rows / self._before
 
     def _go(self, way: int) -> None:
         settling = 0 if way == self._way else _SETTLE * self._jobs
         self._way, self._phase = way, _Phase(settling=settling)
 
     def _ended(self, rate: float) -> None:
-        if self._way != self._kept:
+        kept = self._kept
+        if self._way != kept.way:
             self._tried = self._way, rate
-            self._go(self._kept)
+            self._go(kept.way)
             return
         if self._tried is not None and self._before is not None:
             (way, tried), self._tried = self._tried, None
             if tried > _BETTER * (self._before + rate) / 2:
-                self._kept, self._before, self._gap = way, None, 1
-                self._left = self._gap
+                kept.way, kept.gap, kept.left, self._before = way, 1, 1, None
                 self._go(way)
                 return
-            self._left = self._gap = min(_SELDOM, 2 * self._gap)
+            kept.gap = kept.left = min(_SELDOM, 2 * kept.gap)
         self._before = rate
         self._next()
 
     def _next(self) -> None:
         """Go on as it is, or try another way when it is time."""
-        self._left -= 1
-        others = self._others()
-        if self._left > 0 or not others:
-            self._go(self._kept)
+        kept, others = self._kept, self._others()
+        kept.left -= 1
+        if kept.left > 0 or not others:
+            self._go(kept.way)
             return
-        self._trials += 1
-        self._go(others[self._trials % len(others)])
+        kept.trials += 1
+        self._go(others[kept.trials % len(others)])
 
     def _others(self) -> Sequence[int]:
-        if self._jobs < 2:  # noqa: PLR2004 - one goes alone, whatever the way
+        if self._jobs < 2:
             return ()
-        return [way for way in _WAYS if way != self._kept and (way == _FREE or _fits(way, self._jobs))]
+        return [way for way in _WAYS if way != self._kept.way and (way == _FREE or _fits(way, self._jobs))]
 
 
 def _fits(way: int, jobs: int) -> bool:

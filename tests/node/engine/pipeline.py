@@ -1,4 +1,4 @@
-"""Stages that jobs go round, with a clock that is moved by hand: each job's next row begins when its last one is drawn."""
+"""Stages that jobs go round, with a clock moved by hand: a job's next row begins when its last one is drawn."""
 
 from __future__ import annotations
 

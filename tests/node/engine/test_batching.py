@@ -111,6 +111,13 @@ def test_compose_speculation_larger_than_the_cap_goes_alone() -> None:
     assert compose(waiting, decode_rows=16, budget=16, fair=False) == [Share(job=waiting[0].job, rows=40)]
 
 
+def test_compose_takes_no_more_jobs_than_allowed_and_all_of_a_prompts_rows() -> None:
+    waiting = [job(number, 1, whole=True, priority=number) for number in range(8)] + [job(9, 30)]
+    shares = compose(waiting, decode_rows=DECODE_ROWS, decode_jobs=3, budget=160, fair=False)
+    assert [share.job for share in shares[:3]] == [waiting[number].job for number in (7, 6, 5)]
+    assert shares[3:] == [Share(job=waiting[8].job, rows=30)]
+
+
 def test_pace_begins_with_a_window_and_settles_at_what_is_measured() -> None:
     pace = Pace.start(0.25)
     assert pace.rows == 16

@@ -64,6 +64,40 @@ async def test_run_waits_a_moment_for_a_job_that_is_on_its_way_back() -> None:
         assert sum(len(rows) == 2 for rows in engine.passes) >= 5
 
 
+async def test_run_takes_as_many_decoding_jobs_as_are_to_go_together() -> None:
+    async with scheduling() as scheduler:
+        engine = engine_of(scheduler)
+        for at in range(5):
+            await scheduler.open(name(at), 100, priority=0)
+            await answer(scheduler, name(at), PROMPT[:7], 1)
+        engine.passes.clear()
+        scheduler._gathering.wait_s = lambda *_, **__: 0.0  # type: ignore[method-assign]
+        scheduler._gathering.most = 2
+        works = [parts(scheduler, Ids(job=name(at), step=7, ids=[1], whole=True)) for at in range(5)]
+        await asyncio.gather(*works)
+        assert [len(rows) for rows in engine.passes] == [2, 2, 1]
+
+
+@pytest.mark.parametrize(("off_cpu", "expected"), [(False, [16, 32, 64]), (True, [16] * 7)])
+async def test_run_passes_are_bounded_by_what_they_compute_not_by_waiting_for_a_core(
+    *, off_cpu: bool, expected: list[int]
+) -> None:
+    """A thread that has no core is asleep, as it is here; one that has a device compute for it sleeps as well."""
+    async with scheduling() as scheduler:
+        engine = engine_of(scheduler)
+        engine.off_cpu = off_cpu
+        honest = engine.step
+
+        def slow(inputs: Sequence[StepInput]) -> list[StepOutput | EngineError]:
+            threading.Event().wait(0.3)
+            return honest(inputs)
+
+        engine.step = slow  # type: ignore[method-assign]
+        await scheduler.open(name(1), 200, priority=0)
+        made = await parts(scheduler, Ids(job=name(1), step=0, ids=(PROMPT * 3)[:112]))
+        assert [count for _, count, _ in made] == expected
+
+
 async def test_run_newcomer_joins_while_a_long_prompt_is_computed() -> None:
     async with scheduling(kv_steps=1_000) as scheduler:
         await scheduler.open(name(1), 500, priority=0)

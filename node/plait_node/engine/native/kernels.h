@@ -398,17 +398,62 @@ inline const T* whole_row(const Matrix& a, long row, T* spare) {
   return spare;
 }
 
+#if defined(__AVX512F__)
+// Turns 16 rows of 16 words, `pitch` words apart, into columns that are PANEL words apart.
+inline void turn(const uint32_t* from, long pitch, uint32_t* to) {
+  __m512i a[16], b[16];
+  for (int i = 0; i < 16; i++) a[i] = _mm512_loadu_si512(from + i * pitch);
+  for (int i = 0; i < 16; i += 2) {
+    b[i] = _mm512_unpacklo_epi32(a[i], a[i + 1]);
+    b[i + 1] = _mm512_unpackhi_epi32(a[i], a[i + 1]);
+  }
+  for (int i = 0; i < 16; i += 4)
+    for (int j = 0; j < 2; j++) {
+      a[i + 2 * j] = _mm512_unpacklo_epi64(b[i + j], b[i + j + 2]);
+      a[i + 2 * j + 1] = _mm512_unpackhi_epi64(b[i + j], b[i + j + 2]);
+    }
+  for (int i = 0; i < 4; i++) {
+    const __m512i even = _mm512_shuffle_i32x4(a[i], a[i + 4], 0x88), odd = _mm512_shuffle_i32x4(a[i], a[i + 4], 0xdd);
+    const __m512i later = _mm512_shuffle_i32x4(a[i + 8], a[i + 12], 0x88);
+    const __m512i last = _mm512_shuffle_i32x4(a[i + 8], a[i + 12], 0xdd);
+    _mm512_storeu_si512(to + i * PANEL, _mm512_shuffle_i32x4(even, later, 0x88));
+    _mm512_storeu_si512(to + (i + 4) * PANEL, _mm512_shuffle_i32x4(odd, last, 0x88));
+    _mm512_storeu_si512(to + (i + 8) * PANEL, _mm512_shuffle_i32x4(even, later, 0xdd));
+    _mm512_storeu_si512(to + (i + 12) * PANEL, _mm512_shuffle_i32x4(odd, last, 0xdd));
+  }
+}
+#endif
+
 // to[k / S][row][k % S] for 32 rows: S neighbouring weights of a row lie together, two where the type is bf16.
 template <class T>
 inline void repack(const Matrix& a, long row, int count, T* to) {
   constexpr int S = 4 / sizeof(T);
   static thread_local std::vector<T> spare;
   spare.resize(a.cols);
+  int k = 0;
   if (count < PANEL) std::memset(to, 0, sizeof(T) * PANEL * a.cols);
-  for (int r = 0; r < count; r++) {
-    const T* w = whole_row(a, row + r, spare.data());
-    for (int k = 0; k < a.cols; k += S) std::memcpy(to + k * PANEL + r * S, w + k, 4);
+#if defined(__AVX512F__)
+  if (count == PANEL && a.kind == (S == 1 ? F32 : BF16) && a.cols % S == 0) {
+    const uint32_t* words = reinterpret_cast<const uint32_t*>(static_cast<const T*>(a.data) + row * a.cols);
+    const long pitch = a.cols / S;
+    for (; k + 16 * S <= a.cols; k += 16 * S)
+      for (int half = 0; half < PANEL; half += 16)
+        turn(words + half * pitch + k / S, pitch, reinterpret_cast<uint32_t*>(to + long(k) * PANEL) + half);
   }
+#endif
+  for (int r = 0; k < a.cols && r < count; r++) {
+    const T* w = whole_row(a, row + r, spare.data());
+    for (int at = k; at < a.cols; at += S) std::memcpy(to + at * PANEL + r * S, w + at, 4);
+  }
+}
+
+// Calls for a part of the rows that are repacked next, `part` of `parts`, so that they are near by then.
+inline void fetch_next_panel(const Matrix& a, long row, int part, int parts) {
+  const long bits = a.kind == F32 ? 32 : a.kind == BF16 ? 16 : a.kind == I8 ? 8 : 4;
+  const long bytes = PANEL * a.cols * bits / 8;
+  const char* next = static_cast<const char*>(a.data) + (row + PANEL) * a.cols * bits / 8;
+  for (long at = bytes * part / parts & ~63L; at < bytes * (part + 1) / parts; at += 64)
+    __builtin_prefetch(next + at, 0, 2);
 }
 
 #if PLAIT_BF16
@@ -481,6 +526,7 @@ inline void product_of_many(const Matrix& a, long from, long to, const Acts& x, 
     repack(a, row, count, packed.data());
     for (int at = 0; at < n; at += TOGETHER) {
       const int m = n - at < TOGETHER ? n - at : TOGETHER;
+      fetch_next_panel(a, row, at / TOGETHER, (n + TOGETHER - 1) / TOGETHER);
       float made[TOGETHER][PANEL];
       panel_m(packed.data(), x, at, m, made);
       for (int j = 0; j < m; j++) {
