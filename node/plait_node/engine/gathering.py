@@ -17,10 +17,9 @@ from plait_node.engine.grouping import Grouping
 
 __all__ = ["Gathering"]
 
-_WORTH: Final = 0.5  # of a pass: the longest turnaround or lag that is waited for, and the longest wait for it
-_LATE: Final = 2.0  # turnarounds or lags: who is later than that is not waited for any more
+_WORTH: Final = 0.5  # of a pass: the longest turnaround or lag that is waited for, and the longest wait for one job
+_LATE: Final = 2.0  # turnarounds: who is later than that is not waited for any more
 _GONE: Final = 4.0  # turnarounds: who is later than that does not go round any more
-_JITTER_S: Final = 0.001  # rows that came together come so much apart the next time
 _LONGEST_S: Final = 0.25  # for a group
 _FASTER, _SLOWER = 0.5, 0.2  # weights in the running mean: a pause says less
 
@@ -111,11 +110,10 @@ class Gathering:
         if self._held is None or not (here := [self._seen[job] for job in waiting if job in self._seen]):
             return now
         newest, most = max(here, key=lambda seen: seen.came), _WORTH * self._pass_s
-        lags = [abs(seen.came - newest.before) for job, seen in self._seen.items() if job not in waiting]
-        near = max((lag for lag in lags if lag < most), default=None)
-        if near is None:
+        others = [seen for job, seen in self._seen.items() if job not in waiting and not _soon(seen, self._pass_s)]
+        if all(abs(seen.came - newest.before) >= most for seen in others):
             return now
-        return max(now, min(newest.came + _LATE * near + _JITTER_S, self._held + most))
+        return max(now, min(newest.came + most, self._held + self._pass_s))
 
     def _longest_turnaround(self) -> float:
         return max((seen.turnaround or 0.0 for seen in self._seen.values()), default=0.0)

@@ -7,7 +7,7 @@ from tests.node.engine.pipeline import Pipeline, name
 
 from plait_node.engine.gathering import Gathering
 
-ONE, TWO, THREE = name(1), name(2), name(3)
+ONE, TWO, THREE, FOUR = name(1), name(2), name(3), name(4)
 BOTH = (ONE, TWO)
 
 
@@ -72,7 +72,7 @@ def test_wait_for_who_came_right_behind_the_last_time() -> None:
     made.came(TWO, now=7.02)
     gave(made, now=8.5)
     made.came(ONE, now=11.5)
-    assert made.wait_s({ONE}, now=11.5, prompts=False) == pytest.approx(0.041)  # twice the lag, and a millisecond
+    assert made.wait_s({ONE}, now=11.5, prompts=False) == pytest.approx(0.5)  # half a pass
     made.came(TWO, now=11.53)
     assert made.wait_s(BOTH, now=11.53, prompts=False) == 0.0
 
@@ -84,11 +84,25 @@ def test_wait_for_who_came_right_behind_ends_when_it_does_not_come() -> None:
     made.came(TWO, now=7.3)
     gave(made, now=8.5)
     made.came(ONE, now=11.5)
-    assert made.wait_s({ONE}, now=11.5, prompts=False) == pytest.approx(0.5)  # half a pass, no more
+    assert made.wait_s({ONE}, now=11.5, prompts=False) == pytest.approx(0.5)
     assert made.wait_s({ONE}, now=12.0, prompts=False) == 0.0
     made.gave([ONE], now=13.0, pass_s=1.0, prompts=False)
     made.came(ONE, now=16.0)
     assert made.wait_s({ONE}, now=16.0, prompts=False) == 0.0  # the other one did not go round with it
+
+
+def test_wait_for_one_after_the_other_takes_no_longer_than_a_pass() -> None:
+    made, jobs = Gathering(entry=False), (ONE, TWO, THREE, FOUR)
+    for turn in range(4):
+        made.gave(jobs, now=10.0 * turn, pass_s=1.0, prompts=False)
+        if turn == 3:
+            break
+        for at, job in enumerate(jobs):
+            made.came(job, now=10.0 * turn + 5 + 0.4 * at)
+    for at, now in enumerate((35.0, 35.45, 35.9)):
+        made.came(jobs[at], now=now)
+        left = made.wait_s(jobs[: at + 1], now=now, prompts=False)
+        assert left == pytest.approx(min(0.5, 36.0 - now))
 
 
 def test_wait_for_nobody_who_came_much_later_the_last_time() -> None:
