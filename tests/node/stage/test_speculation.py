@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.node.stage.driver import Task, driver, first_fault
@@ -18,6 +19,7 @@ from plait.protocol.typed import Signed
 from plait_node.commit import RowHashes, RowOrderError
 from plait_node.stage.compute import StepDone, StepWork
 from plait_node.stage.errors import SpeculationError
+from plait_node.stage.outgoing import rows_frames
 from plait_node.stage.speculation import Speculation
 
 PROMPT = [(7 * at + 3) % 60 for at in range(40)]
@@ -230,6 +232,108 @@ async def test_speculation_draft_of_another_workers_job_closes_the_link(tmp_path
         await bad.links[2].send(pb.Frame(draft=pb.Draft(job=task.hash, step=41, ids=[1])))
         await asyncio.wait_for(bad.links[2].wait_closed(), 3)
         assert await task.generate(3) == task.expected(3)
+
+
+async def chained(task: Task, *, ids: Sequence[int] = (5, 6), offset: int = 0, more: int = 0) -> pb.Rows:
+    """Generate an id, guess four of which two are right, and return guesses behind them, sent too early or too late."""
+    await task.open()
+    await task.start()
+    await task.generate(1)
+    at = len(task.prompt) + 5 + offset
+    await task.guess([*task.expected(3)[1:], 61, 61])
+    return speculative(task.rows_frame(at, ids), len(ids) + 4 + offset + more)
+
+
+async def drafted(task: Task, rows: pb.Rows, *, step: int = 0, count: int = 0) -> None:
+    """Send rows that are all guesses behind their draft, or one that differs from it by so much."""
+    ids = [int.from_bytes(rows.data[at : at + 4], "big") for at in range(0, len(rows.data), 4)]
+    sent = pb.Draft(job=task.hash, step=rows.step + step, ids=[*ids, *[1] * count])
+    await task.send(task.stages - 1, pb.Frame(draft=sent))
+    await task.send(0, pb.Frame(rows=rows))
+
+
+async def test_speculation_passes_over_guesses_behind_a_wrong_one_and_goes_on(tmp_path: Path) -> None:
+    async with network(tmp_path) as net, driver(net) as worker:
+        task = worker.task(PROMPT, max_tokens=12)
+        await drafted(task, await chained(task))
+        while len(task.ids) < 4:
+            await task.hear()
+        assert await task.generate(8) == task.expected(8)
+        task.check_leaves(await task.end())
+        assert all(not node.blames for node in net.nodes)
+        assert [max(start + count for _, start, count in node.engine.calls) for node in net.nodes] == [47, 47, 47]
+        tail = net.nodes[2].engine.calls
+        assert (task.hash, 45, 2) not in tail  # passed over, not computed
+        assert (task.hash, 45, 2) in net.nodes[1].engine.calls
+
+
+@pytest.mark.parametrize(("step", "count"), [(1, 0), (-1, 0), (0, 1)])
+async def test_speculation_draft_that_does_not_fit_guesses_behind_guesses_fails_the_job(
+    tmp_path: Path, step: int, count: int
+) -> None:
+    async with network(tmp_path) as net, driver(net) as worker:
+        task = worker.task(PROMPT, max_tokens=12)
+        await drafted(task, await chained(task), step=step, count=count)
+        fault = await first_fault(task)
+        assert (fault.code, fault.said_by) == ("speculation", net.nodes[2].identity.owner)
+
+
+async def test_speculation_guesses_behind_guesses_without_their_draft_fail_the_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("plait_node.stage.arrivals._DRAFT_S", 0.1)
+    async with network(tmp_path) as net, driver(net) as worker:
+        task = worker.task(PROMPT, max_tokens=12)
+        await task.send(0, pb.Frame(rows=await chained(task)))
+        fault = await first_fault(task)
+        assert (fault.code, fault.said_by) == ("speculation", net.nodes[2].identity.owner)
+
+
+async def test_speculation_more_called_certain_than_the_tail_accepted_fails_the_job(tmp_path: Path) -> None:
+    async with network(tmp_path) as net, driver(net) as worker:
+        task = worker.task(PROMPT, max_tokens=12)
+        await drafted(task, await chained(task, more=-4))
+        fault = await first_fault(task)
+        assert (fault.code, fault.said_by) == ("speculation", net.nodes[2].identity.owner)
+        assert fault.blamed == net.nodes[1].identity.owner
+
+
+@pytest.mark.parametrize(
+    ("ids", "offset", "more"),
+    [((5, 6), -1, 0), ((5, 6), 1, 0), ((5, 6), 0, 59), ((5, 6), 0, 1), ((5,) * 17, 0, 0)],
+    ids=["behind too few", "behind too many", "65 guesses", "a certain row as a guess", "17 rows"],
+)
+async def test_speculation_hostile_guesses_behind_guesses_close_the_workers_link(
+    tmp_path: Path, ids: Sequence[int], offset: int, more: int
+) -> None:
+    async with network(tmp_path) as net, driver(net) as worker:
+        task = worker.task(PROMPT, max_tokens=80)
+        rows = await chained(task, ids=ids, offset=offset, more=more)
+        await task.send(0, pb.Frame(rows=rows))
+        await asyncio.wait_for(worker.links[0].wait_closed(), 3)
+        assert [blame.owner for blame in net.nodes[0].blames] == [worker.identity.owner]
+
+
+async def test_speculation_guesses_that_a_stage_moves_are_blamed_on_that_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with network(tmp_path, stages=2) as net, driver(net) as worker:
+        task = worker.task(PROMPT, max_tokens=12)
+        rows = await chained(task)
+        while len(task.ids) < 4:
+            await task.hear()
+        honest = rows_frames
+
+        def moved(*args: Any, **options: Any) -> Iterator[pb.Frame]:
+            for frame in honest(*args, **options):
+                frame.rows.step += 1
+                yield frame
+
+        monkeypatch.setattr("plait_node.stage.job.rows_frames", moved)
+        await drafted(task, rows)
+        await until(lambda: bool(net.nodes[1].blames))
+        assert [blame.owner for blame in net.nodes[1].blames] == [net.nodes[0].identity.owner]
+        assert not net.nodes[0].blames
 
 
 def done(step: int, count: int, *, speculative: int = 0, accepted: int | None = None) -> StepDone:
