@@ -40,6 +40,7 @@ class Arrivals:
         self._session = session
         self._queued = 0  # rows that came and are not looked at yet
         self.end_step = 0  # the first step that did not come
+        self.in_hand = 0  # frames that came and are not done
         self._rows: asyncio.Queue[Came | None] = asyncio.Queue()
         self._drafts: deque[tuple[int, tuple[int, ...]]] = deque()  # of each the first one's step, and the ids
         self._draft_came = asyncio.Event()
@@ -67,6 +68,7 @@ class Arrivals:
             speculative=speculative,
         )
         self.end_step = work.end
+        self.in_hand += 1
         self._rows.put_nowait(Came(work=work, at=now, source=source))
 
     def draft(self, received: pb.Draft) -> None:
@@ -89,6 +91,10 @@ class Arrivals:
         if came is not None:
             self._queued -= came.work.count
         return came
+
+    def done(self) -> None:
+        """Say that the frame that was given out last is done."""
+        self.in_hand -= 1
 
     def check(self, work: StepWork) -> None:
         """Raise `TensorError` for rows that do not belong where they are, or in this codec."""

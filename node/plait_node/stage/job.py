@@ -167,7 +167,10 @@ class StageJob:
 
     def where(self) -> pb.At:
         """Return how far the job is here."""
-        return pb.At(job=self.hash, came=self._arrivals.end_step, given=self._given)
+        came = self._arrivals.end_step
+        # Rows that were taken back may have been given out from steps behind those that are in hand now.
+        given = min(self._given, came - 1) if self._arrivals.in_hand else self._given
+        return pb.At(job=self.hash, came=came, given=given)
 
     def pay(self, total: int) -> None:
         """Take the total paid for this job so far."""
@@ -277,6 +280,7 @@ class StageJob:
             await self._begin(self._start)
         while (came := await self._arrivals.next()) is not None:
             await self._step(came)
+            self._arrivals.done()
         if self._end is not None:
             self._release(self._end, certain=self._end)
         self._notary.end(self._end or 0)

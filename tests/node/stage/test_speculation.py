@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -260,6 +261,26 @@ async def test_speculation_passes_over_guesses_behind_a_wrong_one_and_goes_on(tm
         tail = net.nodes[2].engine.calls
         assert (task.hash, 45, 2) not in tail  # passed over, not computed
         assert (task.hash, 45, 2) in net.nodes[1].engine.calls
+
+
+async def test_speculation_stage_that_holds_rows_behind_rejected_ones_says_so(tmp_path: Path) -> None:
+    async with network(tmp_path) as net, driver(net) as worker:
+        task = worker.task(PROMPT, max_tokens=12)
+        await drafted(task, await chained(task))
+        while len(task.ids) < 4:
+            await task.hear()
+        where = [node.role._jobs[task.hash].where for node in net.nodes]
+        await until(lambda: all(at().given >= at().came == 47 for at in where))  # passed over counts as given
+        for node in net.nodes:
+            node.engine.gate = threading.Event()
+        await task.feed(43, task.ids[-1:])
+        for node, at in zip(net.nodes, where, strict=True):
+            await until(lambda at=at: at().came == 44)
+            assert at().given < 44
+            assert node.engine.gate is not None
+            node.engine.gate.set()
+        await task.hear()
+        await until(lambda: all(at().given >= at().came for at in where))
 
 
 @pytest.mark.parametrize(("step", "count"), [(1, 0), (-1, 0), (0, 1)])
