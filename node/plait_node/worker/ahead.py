@@ -18,7 +18,7 @@ __all__ = ["MOST_AHEAD", "Ahead", "Proposer", "Proposers", "Sent"]
 
 MOST_AHEAD = WINDOW_STEPS - 1  # guessed ids behind a certain one in a frame (docs/protocol.md, section 8)
 _MOST_WAITING = 4  # frames on their way
-_SURE = 2  # guesses on their way, beyond a first frame, for each that was right since the last wrong one
+_SURE = 2  # guesses on their way, beyond those of a first frame, for each that was right since the last wrong one
 _FAR = 2 / 3  # stages compute for no more of a step than this: it pays to have several frames on their way
 _REHEARSED = 128  # of the known ids, the last ones: guessed one by one, so that it is known how right guesses are
 
@@ -171,7 +171,7 @@ class Ahead:
                 self._proposer.propose(self._ids[:end], 1)
 
     def _most_now(self) -> int:
-        return min(self._most_waiting, 1 + _SURE * self._streak // max(1, self._depth))
+        return min(self._most_waiting, 1 + _SURE * self._streak // MOST_AHEAD)
 
     def _guesses(self, at: int, end: int) -> list[int]:
         """Return guessed ids of steps from `at`, or behind the known ids, up to `end`."""

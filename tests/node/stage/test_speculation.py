@@ -269,7 +269,7 @@ async def test_speculation_stage_that_holds_rows_behind_rejected_ones_says_so(tm
         await drafted(task, await chained(task))
         while len(task.ids) < 4:
             await task.hear()
-        where = [node.role._jobs[task.hash].where for node in net.nodes]
+        where = [node.role._jobs._jobs[task.hash].where for node in net.nodes]
         await until(lambda: all(at().given >= at().came == 47 for at in where))  # passed over counts as given
         for node in net.nodes:
             node.engine.gate = threading.Event()

@@ -247,49 +247,64 @@ def test_ahead_refuses_tokens_of_a_step_that_is_not_next_or_that_nothing_was_sen
         ahead.check(7, [8])
 
 
-def test_ahead_has_one_frame_more_on_its_way_for_each_guess_that_was_right() -> None:
-    ahead = ahead_of(Fixed(), depth=3, far=True)
-    assert [each.ids for each in ahead.frames(300)] == [(7, 8, 9, 10)]
+def begun(guesses: Fixed) -> Ahead:
+    """Return one that guessed fifteen ids, all right, so that the ids 1 to 23 are known."""
+    ahead = ahead_of(guesses, depth=MOST_AHEAD, far=True)
+    assert [each.ids for each in ahead.frames(300)] == [tuple(range(7, 23))]
     assert ahead.frames(300) == []
-    hears(ahead, 6, [8, 9, 10, 11])
-    first, second = ahead.frames(300)
-    assert first == Sent(step=10, ids=(11, 12, 13, 14), certain=11)
-    assert second == Sent(step=14, ids=(15, 16, 17, 18), certain=11)
-    hears(ahead, 10, [12, 13, 14, 15])
-    assert [(each.step, each.certain) for each in ahead.frames(300)] == [(18, 15), (22, 15)]
-    hears(ahead, 14, [16, 17, 18, 19])
-    assert len(ahead.frames(300)) == 2
-    hears(ahead, 18, [20, 21, 22, 23])
-    assert len(ahead.frames(300)) == 1  # and three that are on their way
+    hears(ahead, 6, range(8, 24))
+    return ahead
+
+
+def test_ahead_has_more_frames_on_their_way_the_more_guesses_were_right() -> None:
+    ahead = begun(Fixed())
+    first, second, third = ahead.frames(300)
+    assert first == Sent(step=22, ids=tuple(range(23, 39)), certain=23)
+    assert second == Sent(step=38, ids=tuple(range(39, 55)), certain=23)
+    assert third == Sent(step=54, ids=tuple(range(55, 71)), certain=23)
+    hears(ahead, 22, range(24, 40))
+    assert [(each.step, each.certain) for each in ahead.frames(300)] == [(70, 39), (86, 39)]
+    hears(ahead, 38, range(40, 56))
+    assert [(each.step, each.end - each.certain) for each in ahead.frames(300)] == [(102, 63)]  # four, and no more
     assert ahead.accepted == 1.0
 
 
-@pytest.mark.parametrize(("ids", "share"), [([12, 99], 4 / 6), ([12, 13, 14, 99], 6 / 7)])
-def test_ahead_behind_a_wrong_guess_begins_anew_with_one_frame(ids: list[int], share: float) -> None:
-    ahead = ahead_of(Fixed(), depth=3, far=True)
-    ahead.frames(300)
-    hears(ahead, 6, [8, 9, 10, 11])
-    assert len(ahead.frames(300)) == 2
-    hears(ahead, 10, ids)
-    known = 11 + len(ids)
+def test_ahead_has_one_frame_on_its_way_where_stages_are_near_or_little_was_right() -> None:
+    near = ahead_of(Fixed(), depth=MOST_AHEAD)
+    near.frames(300)
+    hears(near, 6, range(8, 24))
+    assert len(near.frames(300)) == 1
+    short = ahead_of(Fixed(), depth=3, far=True)
+    for step in (6, 10):
+        assert len(short.frames(300)) == 1
+        hears(short, step, range(step + 2, step + 6))
+    assert len(short.frames(300)) == 1
+    hears(short, 14, range(16, 20))
+    assert len(short.frames(300)) == 2
+
+
+@pytest.mark.parametrize(("right", "share"), [(1, 16 / 30), (15, 30 / 31)])
+def test_ahead_behind_a_wrong_guess_begins_anew_with_one_frame(right: int, share: float) -> None:
+    ahead = begun(Fixed())
+    assert len(ahead.frames(300)) == 3
+    hears(ahead, 22, [*range(24, 24 + right), 99])
     assert not ahead.waits
     assert ahead.accepted == pytest.approx(share)  # of those behind the wrong one nobody knows
+    known = 24 + right
     assert [(each.step, each.certain) for each in ahead.frames(300)] == [(known - 1, known)]
 
 
 def test_ahead_sends_nothing_behind_a_guess_that_it_would_not_make_again() -> None:
     guesses = Fixed()
-    ahead = ahead_of(guesses, depth=3, far=True)
+    ahead = begun(guesses)
     ahead.frames(300)
-    hears(ahead, 6, [8, 9, 10, 11])
-    ahead.frames(300)
-    guesses.saying = [9] * 30
-    hears(ahead, 10, [12, 13, 14, 15])
+    guesses.saying = [9] * 90
+    hears(ahead, 22, range(24, 40))
     assert ahead.frames(300) == []
     guesses.saying = []
     assert ahead.frames(300) == []  # until something came
-    hears(ahead, 14, [16, 17, 18, 19])
-    assert len(ahead.frames(300)) == 4
+    hears(ahead, 38, range(40, 56))
+    assert len(ahead.frames(300)) == 3
 
 
 def test_step_frames_name_what_is_guessed() -> None:
