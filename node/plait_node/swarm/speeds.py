@@ -71,8 +71,7 @@ class SpeedBook:
 
         A job with guesses ahead has no such steps; it teaches nothing. `rtt_s` are the round trips to its stages.
         """
-        for owner, trip_s in (rtt_s or {}).items():
-            _keep(self._trips, owner, trip_s)
+        self.reached(rtt_s or {})
         typical = max(_announced(record) for record in route.records)
         costs = Costs(_one_step(route), Known(rtt_s=self._trips), typical=typical)
         edges = [costs.edge(record) for record in route.records]
@@ -90,6 +89,11 @@ class SpeedBook:
                 factor = min(_MOST, max(_LEAST, speed.factor + share * missed_s / edge.busy_s))
                 deviation = max(_SURE * factor, (doubt * (1 - share)) ** 0.5 / edge.busy_s)
                 _keep(self._speeds, edge.record.owner, _Speed(factor, deviation, now))
+
+    def reached(self, rtt_s: Mapping[Address, float]) -> None:
+        """Learn how far nodes are: round trips in seconds."""
+        for owner, trip_s in rtt_s.items():
+            _keep(self._trips, owner, trip_s)
 
     def ended(self, owners: Iterable[Address], *, failed: Address | None = None) -> None:
         """Learn that a job ended on these nodes, well but for the one it failed on."""

@@ -208,9 +208,12 @@ class Planner:
     def learn(self, task: Task, decision: Decision, ran: Ran) -> None:
         """Tell the selector, and the book of speeds, how a decision turned out."""
         self._chooser.learn(task.digest, decision.trial, ran)
+        trips = self._trips(decision.route.records)
         if ran.accepted < 0 and ran.tokens > 1:  # steps of one row
             step_s = (ran.seconds - ran.ttft_s) / (ran.tokens - 1)
-            self.speeds.took(decision.route, step_s, now=self._clock(), rtt_s=self._trips(decision.route.records))
+            self.speeds.took(decision.route, step_s, now=self._clock(), rtt_s=trips)
+        else:
+            self.speeds.reached(trips)
         self.speeds.ended([record.owner for record in decision.route.records])
 
     def blame(self, owner: Address, *, failed: bool) -> None:

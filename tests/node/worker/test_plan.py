@@ -180,6 +180,17 @@ async def test_planner_asks_with_one_way_a_profile_and_what_is_known_of_each() -
     assert chooser.learned == [ran]
 
 
+async def test_planner_learns_from_a_job_with_guesses_how_far_its_stages_are() -> None:
+    planner = planner_of(record(0, 6, owner=1, profile=STRICT, step_micros=3_000))
+    task = task_of(max_tokens=10)
+    before = await planner.decide(task)
+    assert before.busy == pytest.approx(3 / 4)  # as near as anything that is not known
+    ran = Ran(seconds=1.0, ttft_s=0.5, tokens=9, reused_tokens=0, accepted=0.5, overlap=0.0)
+    planner.learn(task, before, ran)
+    after = await planner.decide(task)
+    assert after.busy == pytest.approx(3 / 23)
+
+
 async def test_planner_refuses_a_job_that_no_budget_covers_by_the_protocols_word() -> None:
     chooser = Chooser()
     chooser.refuses = True
