@@ -14,6 +14,9 @@ BODY_BYTES = 900 * 1024
 PROMPT_BODY_BYTES = 64 * 1024
 # Prompts from one address: in the second until the worker looks, fewer than the broker keeps of one request.
 PROMPTS_PER_S, PROMPTS_BURST = 4.0, 12.0
+# Unsigned calls from one address: three stand before a job, and hundreds of callers behind one address may begin at
+# once. None of them is refused here where the queue is what is full.
+CALLS_PER_S, CALLS_BURST = 50.0, 1_000.0
 # Jobs of one payer: more than any queue takes may come at once, so that a full queue says so itself.
 JOBS_PER_S, JOBS_BURST = 20.0, 400.0
 MOST_STREAMS = 1_000
@@ -40,7 +43,7 @@ class _Bucket:
 class CallLimiter:
     """A bucket of calls for each caller: for each address of unsigned or badly signed ones, for each payer of jobs."""
 
-    def __init__(self, clock: Callable[[], float], *, per_s: float = 50.0, burst: float = 200.0) -> None:
+    def __init__(self, clock: Callable[[], float], *, per_s: float = CALLS_PER_S, burst: float = CALLS_BURST) -> None:
         self._clock = clock
         self._per_s = per_s
         self._burst = burst

@@ -210,6 +210,13 @@ async def test_refusal_that_cannot_be_mended_by_waiting_names_no_time(stand: Sta
     assert "retry-after" not in response.headers
 
 
+def test_limiter_lets_hundreds_of_callers_behind_one_address_begin_at_once() -> None:
+    limiter = CallLimiter(lambda: 0.0)
+    for _ in range(3 * 200):  # each looks at the models, asks for a quote, and compares its channel
+        limiter.check("a")
+        limiter.charge("a")
+
+
 def test_limiter_says_when_the_next_call_is_there() -> None:
     now = [0.0]
     limiter = CallLimiter(lambda: now[0], per_s=2.0, burst=3.0)
