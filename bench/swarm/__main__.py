@@ -1,6 +1,6 @@
 """What a swarm costs and gains on this machine: hops, stages against one process, prefill as a pipeline, look-ups.
 
-Run it as: python -m bench.swarm [--only NAME,...] [--out FILE] [--repeats N] [--threads N] [--cores 0,1]
+Run it as: python -m bench.swarm [--only NAME,...] [--out FILE] [--repeats N] [--seconds S] [--threads N] [--cores 0,1]
 (`make bench-swarm`). Writes build/bench/swarm.json: `ratios`, `targets`, and under `parts` what stands behind them.
 Both sides of a ratio have one type of weights and as many threads a process. Needs a quiet machine: load is recorded.
 With --only the rest of an earlier file stays. A new figure is a file with a `Part`, named in `parts.py`.
@@ -17,10 +17,12 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
+from bench.swarm import flood
 from bench.swarm.figure import Part, Setting
 from bench.swarm.hosts import Weather, opened_hosts
 from bench.swarm.parts import PARTS
@@ -28,6 +30,8 @@ from bench.swarm.parts import PARTS
 from plait_node.engine.probe import chip
 
 _NAMES: Final = {part.name: part for part in PARTS}
+_ALL: Final = ",".join(_NAMES)
+_LONG_S, _SHORT_S = 600.0, 60.0
 _WIDE: Final = Weather(rtt_s=0.05)  # what distance would be made of is asked with some
 
 
@@ -76,7 +80,7 @@ def _within(setting: Setting, name: str) -> Setting:
     folder = setting.folder / name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    return Setting(folder=folder, threads=setting.threads, repeats=setting.repeats, say=setting.say)
+    return replace(setting, folder=folder)
 
 
 def _line(part: Part, name: str, ratio: float) -> str:
@@ -88,11 +92,16 @@ def _line(part: Part, name: str, ratio: float) -> str:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.swarm", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("build/bench/swarm.json"))
-    parser.add_argument("--only", default=",".join(_NAMES), help=f"some of {','.join(_NAMES)}")
+    parser.add_argument("--only", default=_ALL, help=f"some of {','.join(_NAMES)}")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument(
+        "--seconds", type=float, help=f"of the flood: {_SHORT_S:.0f}, or {_LONG_S:.0f} where --only names it"
+    )
     parser.add_argument("--threads", type=int, default=1, help="of each process")
     parser.add_argument("--cores", default="", help="the cores that all processes share, all by default")
     given = parser.parse_args()
+    if given.seconds is None:
+        given.seconds = _LONG_S if given.only != _ALL and flood.PART.name in given.only.split(",") else _SHORT_S
     if unknown := set(given.only.split(",")) - set(_NAMES):
         parser.error(f"no part is called {', '.join(sorted(unknown))}; there are {', '.join(_NAMES)}")
     return given
@@ -110,7 +119,11 @@ def main() -> int:
     given.out.parent.mkdir(parents=True, exist_ok=True)
     folder = (given.out.parent / "swarm").resolve()
     setting = Setting(
-        folder=folder, threads=given.threads, repeats=given.repeats, say=lambda text: print(text, flush=True)
+        folder=folder,
+        threads=given.threads,
+        repeats=given.repeats,
+        seconds=given.seconds,
+        say=lambda text: print(text, flush=True),
     )
     failed = asyncio.run(measured(parts, setting, found))
     found["machine"] = _machine(given.threads)

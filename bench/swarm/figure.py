@@ -34,11 +34,15 @@ class Bar:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """How figures are measured: `folder` is scratch, each process computes with `threads` threads."""
+    """How figures are measured: `folder` is scratch, each process computes with `threads` threads.
+
+    `seconds` is how long the parts last that hold a load.
+    """
 
     folder: Path
     threads: int = 1
     repeats: int = 5
+    seconds: float = 60.0
     say: Callable[[str], None] = print
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from bench.swarm import distance, failover, hop, lookup, petals, prefill, stages
+from bench.swarm import cluster, distance, failover, flood, hop, lookup, petals, prefill, stages
 from bench.swarm.figure import Part
 
 __all__ = ["PARTS"]
@@ -20,4 +20,6 @@ PARTS: Final[tuple[Part, ...]] = (
     petals.TINY,
     petals.REAL,
     petals.KILLS,
+    flood.PART,
+    cluster.PART,
 )
