@@ -49,7 +49,9 @@ class ClusterNetwork(CrowdNetwork):
             lines = config.read_text(encoding="utf-8").splitlines()
             if "[broker]" not in lines:
                 kept = [line for line in lines if not line.startswith("broker = ")]
-                config.write_text("\n".join([*kept, *self._section(name)]) + "\n", encoding="utf-8")
+                place = kept.index("[dht]")
+                kept[place:place] = self._section(name)
+                config.write_text("\n".join(kept) + "\n", encoding="utf-8")
         return super().start_node(name)
 
     def _section(self, name: str) -> list[str]:
