@@ -35,6 +35,19 @@ async def test_reader_that_finds_nothing_looks_ever_more_seldom_until_it_is_rung
     assert wake._wait_s == 0.01
 
 
+async def test_look_that_was_rung_for_and_found_nothing_is_made_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waking, "_LOOK_S", 60.0)
+    wake = Wake()
+    wake.ring()
+    wake.clear()
+    async with asyncio.timeout(10):
+        await wake.wait()
+    wake.clear()  # nobody rang since: the next look is an ordinary one
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.2):
+            await wake.wait()
+
+
 async def test_answer_that_has_not_begun_costs_its_reader_few_looks(
     server_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
