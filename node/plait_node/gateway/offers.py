@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Sequence
@@ -36,6 +37,7 @@ _LOG = logging.getLogger(__name__)
 OFFER_KIND = 4
 _VERSION = 1
 _FRESH_S = 1.0
+_READ_S = 4.0  # payers leave a call for the models after 5 s: they are told to come back before that
 _QUOTE_LIFE_S = 300
 _OFFER_LIFE_S = 60
 _MOST_ROOM = 1_000
@@ -88,9 +90,11 @@ class OfferBook:
         now = self._clock()
         if now - self._read_at >= _FRESH_S:
             try:
-                received = await self._broker.offers()
-            except BrokerError as error:
-                raise BrokerAwayError(f"the gateway cannot reach its workers now ({error}); try again") from error
+                async with asyncio.timeout(_READ_S):
+                    received = await self._broker.offers()
+            except (BrokerError, TimeoutError) as error:
+                why = str(error) or "its broker is silent"
+                raise BrokerAwayError(f"the gateway cannot reach its workers now ({why}); try again") from error
             checked = [await self._check(offer, now) for offer in received]
             before, self._offers = self._offers, tuple(offer for offer in checked if offer is not None)
             self._note_moves(before, now)

@@ -101,17 +101,19 @@ class Catalogue:
         gateways = await self.gateways()
         answers = await asyncio.gather(*(each.models() for each in gateways), return_exceptions=True)
         found: dict[Hash, list[GatewayClient]] = {}
-        reasons: list[str] = []
+        refused: list[PlaitError] = []
         for gateway, answer in zip(gateways, answers, strict=True):
             if isinstance(answer, PlaitError):
-                reasons.append(answer.text)
+                refused.append(answer)
             elif isinstance(answer, BaseException):
                 raise answer
             else:
                 for model in answer:
                     found.setdefault(model, []).append(gateway)
-        if len(reasons) == len(gateways):
-            raise NoGatewayError("no staked gateway says what it serves", reasons)
+        if len(refused) == len(gateways):
+            error = NoGatewayError("no staked gateway says what it serves", [each.text for each in refused])
+            error.retry_after_s = min((each.retry_after_s for each in refused if each.retry_after_s > 0), default=0.0)
+            raise error
         return found
 
     async def _listing(self, served: dict[Hash, list[GatewayClient]]) -> str:

@@ -116,13 +116,11 @@ class AsyncPlait:
         """
         self.settings.payer()
         edge, catalogue = await self.edge(), await self.catalogue()
-        served = await catalogue.find(call.model)
+        patience_s = min(_QUOTE_PATIENCE_S, call.timeout_s / 2)
+        served = await patient(lambda: catalogue.find(call.model), patience_s=patience_s)
         prompt = served.tokenizer.render(call.messages) if ids is None else ids(served)
         wanted = Wanted(input_tokens=len(prompt), max_tokens=call.max_tokens, max_price=call.max_price)
-        offer = await patient(
-            lambda: best_offer(edge, served, wanted, self._clock),
-            patience_s=min(_QUOTE_PATIENCE_S, call.timeout_s / 2),
-        )
+        offer = await patient(lambda: best_offer(edge, served, wanted, self._clock), patience_s=patience_s)
         purse = await self.purse()
         prepared = prepare(call, served, offer, prompt, purse=purse, now=self._clock())
         return Run(prepared, edge=edge, purse=purse, archive=await self.archive(), clock=self._clock)

@@ -238,6 +238,20 @@ def test_retry_after_is_whole_seconds_and_never_too_early() -> None:
     assert retry_after_s(PlaitError("never")) == 0
 
 
+async def test_broker_that_is_silent_is_told_of_before_the_payer_leaves(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def silent(_: MemoryBroker) -> list[gateway_pb2.WorkerOffer]:
+        await asyncio.sleep(60)
+        return []
+
+    monkeypatch.setattr(offers, "_READ_S", 0.05)
+    monkeypatch.setattr(MemoryBroker, "offers", silent)
+    async with stand.running() as client, asyncio.timeout(10):
+        response = await client.get("/v1/models")
+    assert (response.status_code, fault(response).code, response.headers["retry-after"]) == (503, "broker_away", "3")
+
+
 async def test_job_refused_while_the_broker_is_away_is_taken_once_it_is_back(tmp_path: Path) -> None:
     server = await LocalServer.start(tmp_path / "nats")
     broker = await NatsBroker.connect(server.url)

@@ -80,6 +80,12 @@ async def test_refusal_that_names_no_time_is_raised_at_once(
     assert slept == []
 
 
+async def test_gateway_that_cannot_say_its_models_now_is_asked_again(world: World, slept: list[float]) -> None:
+    world.gateway.refuse["/v1/models"] = [refusal(503, "broker_away", "3"), refusal(429, "too_many_calls", "1")]
+    assert await asked(world) == ANSWER
+    assert slept == [3.0, 1.0]
+
+
 async def test_model_without_a_worker_is_waited_for_a_while(world: World, slept: list[float]) -> None:
     world.gateway.refuse["/v1/quotes"] = [refusal(503, "no_route", "5"), refusal(503, "broker_away", "3")]
     assert await asked(world) == ANSWER
