@@ -171,14 +171,16 @@ class DrivingWorker:
             broker=self.broker,
         )
 
-    async def answer(self, prompt: Sequence[int], count: int, *, chunk: int = 0, depth: int = 0) -> Took:
-        """Return `count` greedy ids after a prompt that is sent in frames of `chunk` rows (0: one frame).
+    async def answer(
+        self, prompt: Sequence[int], count: int, *, chunk: int = 0, depth: int = 0, temperature: int = 0
+    ) -> Took:
+        """Return `count` ids after a prompt that is sent in frames of `chunk` rows (0: one frame).
 
-        With a `depth` so many ids at most are guessed by look-up at a time.
+        With a `depth` so many ids at most are guessed by look-up at a time. The `temperature` is in millionths.
         """
         await self._announce()
         self._chooser.chunk, self._chooser.depth = chunk, depth
-        request = self._request(prompt, count)
+        request = self._request(prompt, count, temperature=temperature)
         done = await self.role.run_onchain(request, prompt, ContentKey.public(), begin_before=request.deadline)
         ran = self._chooser.ran.pop(digest(DOMAIN, request))
         return Took(ids=done.ids, first_s=ran.ttft_s, seconds=ran.seconds, accepted=ran.accepted)
@@ -207,7 +209,7 @@ class DrivingWorker:
             while self.role.busy:  # noqa: ASYNC110 - the role has no event for it
                 await asyncio.sleep(0.005)
 
-    def _request(self, prompt: Sequence[int], count: int) -> Request:
+    def _request(self, prompt: Sequence[int], count: int, *, temperature: int = 0) -> Request:
         name = random_hash()
         return Request(
             payer=owner(WORKER),
@@ -216,7 +218,7 @@ class DrivingWorker:
             model=self._manifest.model_id,
             profiles=(FP32_STRICT.profile_id,),
             prompt=prompt_commitment(ContentKey.public(), prompt),
-            sampling=Sampling(temperature=0, top_p=1_000_000, top_k=0, stop=HASH_ZERO),
+            sampling=Sampling(temperature=temperature, top_p=1_000_000, top_k=0, stop=HASH_ZERO),
             input_tokens=len(prompt),
             max_tokens=count,
             max_price=_FEE,
