@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -163,7 +163,31 @@ class StageConfig(_Serving):
         return self
 
 
-class WorkerConfig(_Serving):
+class _Opening(_Section):
+    channel_deposit: int = Field(
+        default=0,
+        ge=0,
+        description="base units from the service key's account that a channel to a stage is opened with and topped up "
+        "to; 0: never, channels are the owner's and opened by hand",
+    )
+    channels_most: int = Field(
+        default=0, ge=0, description="base units that may lie unclaimed in all channels of this role together"
+    )
+    channel_top_up: float = Field(
+        default=0.25,
+        gt=0,
+        lt=1,
+        description="a channel is topped up when less than this share of channel_deposit is left",
+    )
+
+    @model_validator(mode="after")
+    def _may_open_a_channel(self) -> Self:
+        if self.channels_most < self.channel_deposit:
+            raise ValueError("channels_most is below channel_deposit: no channel could be opened; raise it")
+        return self
+
+
+class WorkerConfig(_Serving, _Opening):
     """What the worker takes from its group, and what it asks of a payer."""
 
     model: HashField
@@ -195,31 +219,21 @@ class WorkerConfig(_Serving):
     max_callback_gas: int = Field(
         default=200_000, ge=0, description="of an on-chain request that is answered; this node pays for the gas"
     )
-    channel_deposit: int = Field(
-        default=0,
-        ge=0,
-        description="base units from the service key's account that a channel to a stage is opened with and topped up "
-        "to; 0: never, channels are the owner's and opened by hand",
+    gateways_refused: tuple[AddressField, ...] = Field(
+        default=(), description="owners of gateways whose jobs are refused"
     )
-    channels_most: int = Field(
-        default=0, ge=0, description="base units that may lie unclaimed in all channels to stages together"
-    )
-    channel_top_up: float = Field(
-        default=0.25,
-        gt=0,
-        lt=1,
-        description="a channel is topped up when less than this share of channel_deposit is left",
+    gateways_allowed: tuple[AddressField, ...] = Field(
+        default=(), description="the only owners of gateways that are served; none named: everybody not refused"
     )
 
-    @model_validator(mode="after")
-    def _may_open_a_channel(self) -> WorkerConfig:
-        if self.channels_most < self.channel_deposit:
-            raise ValueError("channels_most is below channel_deposit: no channel could be opened; raise it")
-        return self
+    @property
+    def gateways(self) -> Guests:
+        """Whose gateways' jobs are taken."""
+        return Guests(refused=frozenset(self.gateways_refused), allowed=frozenset(self.gateways_allowed))
 
 
-class GatewayConfig(_Serving):
-    """Where payers reach this node."""
+class GatewayConfig(_Serving, _Opening):
+    """Where payers reach this node, and whose workers serve there beside the owner's own."""
 
     listen: Socket
     url: str = Field(
@@ -230,6 +244,30 @@ class GatewayConfig(_Serving):
     serves: tuple[HashField, ...] = Field(
         default=(), description="ids of the only models that are quoted; none named: all in the folder `models`"
     )
+    channel_deposit: int = Field(
+        default=0,
+        ge=0,
+        description="base units from the service key's account that a channel to a worker of another owner is opened "
+        "with and topped up to; 0: only this owner's workers are quoted",
+    )
+    workers_refused: tuple[AddressField, ...] = Field(default=(), description="other owners whose workers are left out")
+    workers_allowed: tuple[AddressField, ...] = Field(
+        default=(),
+        description="the only other owners whose workers are quoted, in one quote with others, so that one goes on where "
+        "another dies: name those you trust not to take jobs from each other; none named: everybody not refused, one "
+        "owner a quote",
+    )
+    most_share: int = Field(
+        default=1_000_000,
+        ge=0,
+        le=1_000_000,
+        description="millionths of the payer's amount that a worker of another owner may ask; the rest stays here",
+    )
+
+    @property
+    def workers(self) -> Guests:
+        """Whose workers are quoted, where those of other owners are at all."""
+        return Guests(refused=frozenset(self.workers_refused), allowed=frozenset(self.workers_allowed))
 
 
 class NodeConfig(_Section):
@@ -263,6 +301,11 @@ class NodeConfig(_Section):
         for role in self.roles:
             if getattr(self, role) is None:
                 raise ValueError(f"role {role!r} needs a section [{role}]")
+        if {"gateway", "worker"} <= set(self.roles) and self.gateway is not None and self.gateway.channel_deposit:
+            raise ValueError(
+                "a gateway that pays workers of other owners runs without a worker beside it: vouchers of one key must "
+                "leave in one order; start the worker as a process of its own, or set channel_deposit = 0 in [gateway]"
+            )
         if self.broker is None and {"gateway", "worker"} & set(self.roles):
             raise ValueError('roles gateway and worker need broker = "nats://host:port"')
         return self

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from functools import partial
 
-from plait.ledger.payer import PayerBook
+from plait.ledger import PayerBook, SharedBook
 from plait.protocol.manifest import Manifest
 from plait.protocol.messages import Terms
 from plait.protocol.tokens import ChatTokenizer
@@ -23,11 +23,12 @@ from plait_node.selector import PROMPT_LOOKUP, LiveSelector, Options, model_fact
 from plait_node.selector.machine import measure_in_background
 from plait_node.selector.observe import HARDWARE, load_hardware
 from plait_node.selector.training import load_trained, refit_in_background
-from plait_node.settlement import Limits, Opener
+from plait_node.settlement import Claimer, Limits, Opener, Till
 from plait_node.swarm import Directory
 from plait_node.worker import (
     Admission,
     HopDesk,
+    Income,
     LinkPool,
     Membership,
     OfferKeeper,
@@ -43,6 +44,7 @@ from plait_node.worker import (
 from plait_node.worker import WorkerConfig as RoleConfig
 
 _AGAIN_S = 0.5
+_DEPOSIT_S = 3.0  # how long a gateway's deposit may be on its way to our endpoint
 
 
 @asynccontextmanager
@@ -62,6 +64,8 @@ async def run(base: Base, config: WorkerConfig) -> AsyncGenerator[dict[str, obje
     group = _membership(base, config)
     opened = door.open(tools.pool.serve, config.listen, announce=config.announce)
     async with connected(base.config, "plait-worker") as broker, opened:
+        claimer = _claimer(base)
+        income = Income(_till(base), broker, gateways=config.gateways, on_payment=claimer.notify)
         role = WorkerRole(
             RoleConfig(parallel_jobs=config.parallel_jobs),
             tools=tools,
@@ -74,11 +78,13 @@ async def run(base: Base, config: WorkerConfig) -> AsyncGenerator[dict[str, obje
                 manifest=manifest,
                 payers=config.payers,
                 least=(config.input_price, config.output_price),
+                share=config.share,
             ),
             announcer=base.announcer(),
             broker=broker,
             jobs=group.jobs,
             full=lambda: base.disk.full,
+            income=income,
         )
         keeper = OfferKeeper(
             offer,
@@ -96,7 +102,9 @@ async def run(base: Base, config: WorkerConfig) -> AsyncGenerator[dict[str, obje
             on_chain = answer_on_chain(base, role, prompts, max_callback_gas=config.max_callback_gas)
             base.drain.add(close=partial(_close, role, keeper), busy=lambda: role.busy)
             base.metrics.add(partial(swarm_numbers, directory, manifest))
-            works = [directory.run([config.model]), keeper.run(), role.run(), on_chain, selector.run()]
+            works = [directory.run([config.model]), keeper.run(), role.run(), on_chain, selector.run(), income.run()]
+            if "stage" not in base.config.roles:  # whose claimer is one for all of the journal
+                works.append(claimer.run())
             if opener is not None:
                 opener.on_funded = tools.desk.funded
                 works.append(opener.run())
@@ -112,6 +120,28 @@ async def _close(role: WorkerRole, keeper: OfferKeeper) -> None:
     """Take no more jobs and tell the gateways so."""
     role.close()
     await keeper.close()
+
+
+def _till(base: Base) -> Till:
+    """Return what takes the payments of gateways of other owners."""
+    return Till(
+        owner=base.config.owner,
+        key=base.key,
+        domain=base.domain,
+        channels=base.reader,
+        payees=base.payees(),
+        clock=clock,
+        unpaid_s=_DEPOSIT_S,
+    )
+
+
+def _claimer(base: Base) -> Claimer:
+    """Return what claims from gateways of other owners; a gateway beside it claims from the payers."""
+    claimer = base.claimer()
+    if "gateway" in base.config.roles:
+        book = SharedBook(base.journal, base.domain, base.config.owner)
+        claimer.owns = lambda channel: not book.logged(channel)
+    return claimer
 
 
 def _offer(config: WorkerConfig, manifest: Manifest) -> OfferTerms:

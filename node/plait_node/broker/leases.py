@@ -17,15 +17,16 @@ from plait_node.broker.errors import BrokerClosedError
 # A gateway renews its lease every second; one that stops is taken for gone after this time, by the broker's clock.
 LEASE_LIFE_S = 3.0
 
-# fence: a gateway took the channel over. pay: a payment. receipt: a receipt that passed.
-RecordKind = Literal["fence", "pay", "receipt"]
+# fence: a gateway took the channel over. pay: a payment. receipt: a receipt that passed. hop: what a gateway pays a
+# worker of another owner out of what this channel paid.
+RecordKind = Literal["fence", "pay", "receipt", "hop"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogRecord:
     """One record of a channel's log, by the gateway `holder`; `at` in Unix seconds, `earned` in base units.
 
-    `body` is a Payment for `pay`, a ReceiptEntry for `receipt`, serialised.
+    `body` is a Payment for `pay` and `hop`, a ReceiptEntry for `receipt`, serialised.
     """
 
     kind: RecordKind

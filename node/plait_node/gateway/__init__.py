@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from plait_node.gateway.errors import GatewayError, WithheldError
+from plait_node.gateway.hops import Strangers
 from plait_node.gateway.http import make_app, serve
 from plait_node.gateway.service import Gateway
 
-__all__ = ["Gateway", "GatewayError", "WithheldError", "make_app", "serve"]
+__all__ = ["Gateway", "GatewayError", "Strangers", "WithheldError", "make_app", "serve"]

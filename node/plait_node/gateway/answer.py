@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from plait.protocol import checks, codec
-from plait.protocol.checks import check_job, check_signer, terms_of
+from plait.protocol.checks import check_job, check_signer
 from plait.protocol.errors import (
     BusyError,
     PlaitError,
@@ -23,7 +23,6 @@ from plait.protocol.errors import (
 )
 from plait.protocol.ids import Address, Hash, to_hex
 from plait.protocol.messages import Finish, Job, Leaf, Progress, Quote, Receipt, Request
-from plait.protocol.money import job_price
 from plait.protocol.pb import gateway_pb2
 from plait.protocol.sealing import MAX_CHUNK_IDS, MAX_NOTE_BYTES
 from plait.protocol.typed import Signed, struct_hash
@@ -31,6 +30,7 @@ from plait_node.broker import Result
 from plait_node.broker.subjects import NOBODY
 from plait_node.gateway.errors import WithheldError
 from plait_node.gateway.faces import Found, Outside
+from plait_node.gateway.parts import Part, parts_of
 from plait_node.gateway.windows import Attempt
 
 Kind = Literal["job", "chunk", "progress", "receipt", "error"]
@@ -92,12 +92,11 @@ class Answer:
 
     def price(self) -> int:
         """Return what all that passed costs, in base units."""
-        first = next((attempt for attempt in self._attempts if attempt.progress), None)
-        terms = terms_of(self._quote, first.job.profile) if first else None
-        if terms is None:
-            return 0
-        output = sum(attempt.paid_output for attempt in self._attempts)
-        return job_price(terms, input_tokens=self._request.input_tokens, output_tokens=output)
+        return sum(part.amount for part in self.parts())
+
+    def parts(self) -> tuple[Part, ...]:
+        """Return what of it is which attempt's."""
+        return parts_of(self._quote, self._request, self._attempts)
 
     async def take(self, result: Result) -> list[Event]:
         """Judge the next result; raise `RefusedError` where the answer ends without its end."""

@@ -126,6 +126,20 @@ class Custody:
                     return
         raise _changing()
 
+    async def append_hop(self, channel: Hash, draft: Callable[[int], bytes | None]) -> bool:
+        """Log a payment to a worker's owner out of what a channel paid; False where `draft` makes none.
+
+        `draft` gets the place of the log's last row, while nobody else appends, and knows all that the log holds.
+        """
+        for _ in range(_TRIES):
+            async with self._taken(channel) as held:
+                body = draft(held.last)
+                if body is None:
+                    return False
+                if await self._append(channel, held, LogRecord(kind="hop", holder=self._name, body=body)):
+                    return True
+        raise _changing()
+
     @asynccontextmanager
     async def _taken(self, channel: Hash, *, moved: bool = False) -> AsyncGenerator[_Held]:
         """Run a block alone on a channel that is ours."""

@@ -29,9 +29,11 @@ from plait_node.broker import BrokerError
 from plait_node.chain_tiers import ChainTiers
 from plait_node.gateway.errors import BrokerAwayError
 from plait_node.gateway.faces import Outside
+from plait_node.gateway.hops import Strangers
 from plait_node.gateway.limits import JOBS_BURST, JOBS_PER_S, CallLimiter
 from plait_node.gateway.queues import GroupQueues, limit_of
 from plait_node.gateway.shelf import ModelShelf
+from plait_node.policy import NotServedError
 
 _LOG = logging.getLogger(__name__)
 OFFER_KIND = 4
@@ -73,8 +75,9 @@ _ANY_NEEDS = Needs()
 class OfferBook:
     """Reads the bucket of offers at most once a second."""
 
-    def __init__(self, outside: Outside, shelf: ModelShelf) -> None:
-        self._shelf = shelf
+    def __init__(self, outside: Outside, shelf: ModelShelf, strangers: Strangers | None = None) -> None:
+        """Without `strangers` only workers of the gateway's own owner are quoted."""
+        self._shelf, self._strangers = shelf, strangers
         self._broker, self._directory, self._clock = outside.broker, outside.directory, outside.clock
         self._domain, self._me, self._key = outside.domain, outside.me, outside.key
         self._queues = GroupQueues(outside.broker, outside.clock)
@@ -199,7 +202,8 @@ class OfferBook:
 
     def _quote(self, model: Hash, group: Group, offers: Sequence[Offer]) -> Quote | None:
         """Make a quote that every worker of the group agrees with: the dearest price, the least room."""
-        chosen = sorted(offers, key=lambda offer: offer.worker)[:MAX_WORKERS]
+        vouched = self._strangers is not None and bool(self._strangers.workers.allowed)
+        chosen = _agreeing(self._me, offers, vouched=vouched)
         common = {terms.profile for terms in chosen[0].terms}
         for offer in chosen[1:]:
             common &= {terms.profile for terms in offer.terms}
@@ -251,9 +255,8 @@ class OfferBook:
             raise VerificationError("offer", "its record names another kind, model or body")
         if not now < record.expires <= now + _OFFER_LIFE_S + CLOCK_TOLERANCE_S:
             raise VerificationError("offer", "it has expired or lasts too long; check the worker's clock")
-        # A worker of another operator would have to be paid over a channel of its own.
         manifest = self._shelf.manifest(record.topic)
-        if record.node != self._me or body.version != _VERSION or manifest is None:
+        if body.version != _VERSION or manifest is None or not await self._may_serve(record.node, body.share):
             return None
         if body.tier and not await self._tiers.has(record.node, body.tier):
             raise VerificationError("offer", f"it claims tier {body.tier}, which its owner does not have on chain")
@@ -262,6 +265,49 @@ class OfferBook:
         for each in (signed, prekey):
             await check_fresh_signer(self._domain, self._directory, each, owner=record.node, now=now, check="offer")
         return _offer(record, body, prekey, manifest)
+
+    async def _may_serve(self, owner: Address, share: int) -> bool:
+        """Tell whether an owner's worker is quoted at this share of the price; a stranger is paid over a channel."""
+        if owner == self._me:
+            return True
+        if self._strangers is None or share > self._strangers.most_share:
+            return False
+        try:
+            self._strangers.workers.check(owner, "worker")
+        except NotServedError:
+            return False
+        return await self._directory.active(owner)
+
+
+def _agreeing(me: Address, offers: Sequence[Offer], *, vouched: bool) -> list[Offer]:
+    """Return the offers that one quote may be made of, at most `MAX_WORKERS`.
+
+    Workers of several owners are named together only where the operator has `vouched` for them by name: one of a quote
+    can take a job from another one. A worker of another owner then joins where it makes the quote no dearer and not much smaller than our own workers do, or
+    than the cheapest worker does where there is none of ours: nobody spoils a group by joining it.
+    """
+    ours = [offer for offer in offers if offer.worker == me]
+    base = ours or [min(offers, key=lambda each: (_dearest(each), -each.max_input - each.max_output, each.worker))]
+    price = tuple(max(_dearest(each)[at] for each in base) for at in (0, 1))
+    most = min(each.max_input for each in base), min(each.max_output for each in base)
+    profiles = {terms.profile for terms in base[0].terms}.intersection(*({t.profile for t in b.terms} for b in base))
+
+    def fits(each: Offer) -> bool:
+        cheap = all(asked <= limit for asked, limit in zip(_dearest(each), price, strict=True))
+        large = 2 * each.max_input >= most[0] and 2 * each.max_output >= most[1]
+        return cheap and large and profiles <= {terms.profile for terms in each.terms}
+
+    owners = {each.worker for each in base}
+    others: list[Offer] = []
+    for each in sorted(offers, key=lambda each: each.worker):
+        if vouched and each.worker not in owners and fits(each):  # one of each owner, who has one channel
+            owners.add(each.worker)
+            others.append(each)
+    return [*base, *others][:MAX_WORKERS]
+
+
+def _dearest(offer: Offer) -> tuple[int, int]:
+    return max(terms.output_price for terms in offer.terms), max(terms.input_price for terms in offer.terms)
 
 
 def _name_of(offer: Offer) -> Hash:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 
 from plait.protocol import codec
@@ -16,7 +16,7 @@ from plait.protocol.errors import (
     UnknownJobError,
     error_from_fault,
 )
-from plait.protocol.ids import Address
+from plait.protocol.ids import Address, Hash
 from plait.protocol.messages import Receipt
 from plait.protocol.receipts import RECEIPT, ReceiptLeaf
 from plait.protocol.typed import Signed
@@ -46,6 +46,7 @@ class RelayParts:
     line: WorkerLine
     custody: Custody
     metrics: GatewayMetrics
+    on_earned: Callable[[Hash], None] = lambda _: None  # an attempt began, or its work was added to
 
 
 class Relay:
@@ -176,7 +177,7 @@ class Relay:
                 await self._parts.line.remind(self.job, self._answer.worker)
             if event.kind == "chunk" and not any(seen.kind == "chunk" for seen in self._events):
                 self._parts.metrics.first_chunk.observe(max(0.0, self._outside.clock() - self._started))
-        if any(event.kind in ("progress", "receipt") for event in events):
+        if any(event.kind in ("job", "progress", "receipt") for event in events):
             self._earn()
         if self._answer.receipt is not None:
             await self._end()
@@ -187,6 +188,8 @@ class Relay:
                 self._changed.notify_all()
 
     def _earn(self) -> None:
+        self._parts.store.hops.set_parts(self.job.name, self._answer.parts())
+        self._parts.on_earned(self.job.name)
         price = self._answer.price()
         if price and self._parts.store.raise_earned(self.job.name, price):
             self._outside.book.earn(self.job.channel, self.job.name, price)

@@ -17,6 +17,7 @@ from plait.protocol.typed import struct_hash
 from plait_node.broker import LogRecord, LogRow
 from plait_node.gateway.calls import job_of, read_call
 from plait_node.gateway.faces import Outside
+from plait_node.gateway.hop_store import payment_of
 from plait_node.gateway.store import JobStore, StoredJob
 
 _LOG = logging.getLogger(__name__)
@@ -69,26 +70,33 @@ class Replay:
 
     async def _mend(self, channel: Hash, holder: str) -> int | None:
         last = await self._read(channel, 0)
-        there = await self._pays(channel)
-        missing = [(payment, at) for payment, at in self._book.payments(channel) if _pay(payment) not in there]
-        for payment, at in missing:
-            for record in self._records(payment, at, holder):
-                sequence = await self._shared.append(self._me, channel, record, after=last)
-                if sequence is None:
-                    return None
-                last = sequence
+        missing = list(self._missing(channel, holder, there=await self._paid(channel)))
+        for record in missing:
+            sequence = await self._shared.append(self._me, channel, record, after=last)
+            if sequence is None:
+                return None
+            last = sequence
         if missing:
-            _LOG.warning("payments written into the log channel=%s count=%d", to_hex(channel), len(missing))
+            _LOG.warning("the log lacked what the journal holds channel=%s records=%d", to_hex(channel), len(missing))
         self._book.set_logged(channel, last)
         return last
 
-    async def _pays(self, channel: Hash) -> set[Hash]:
+    async def _paid(self, channel: Hash) -> set[Hash]:
+        """Return the Pays in a channel's log, those to workers' owners among them."""
         found: set[Hash] = set()
         last = 0
         while rows := await self._shared.rows(self._me, channel, after=last, most=_AT_ONCE):
-            found |= {_pay(_payment(row)) for row in rows if row.record.kind == "pay"}
+            found |= {_pay(payment_of(row.record.body)) for row in rows if row.record.kind in ("pay", "hop")}
             last = rows[-1].sequence
         return found
+
+    def _missing(self, channel: Hash, holder: str, *, there: set[Hash]) -> Iterator[LogRecord]:
+        for payment, at in self._book.payments(channel):
+            if _pay(payment) not in there:
+                yield from self._records(payment, at, holder)
+        for body in self._store.hops.bodies(channel):
+            if _pay(payment_of(body)) not in there:
+                yield LogRecord(kind="hop", holder=holder, body=body)
 
     def _records(self, payment: Payment, at: int, holder: str) -> Iterator[LogRecord]:
         for leaf in payment.ended:
@@ -116,6 +124,8 @@ class Replay:
                 return
             case "pay":
                 self._take_payment(channel, row)
+            case "hop":
+                self._store.hops.add(channel, row.record.body, self._domain)
             case "receipt":
                 entry = codec.parse(gateway_pb2.ReceiptEntry, row.record.body)
                 receipt = codec.signed_from_pb(entry.receipt, Receipt)
@@ -124,7 +134,7 @@ class Replay:
                 self._book.end_job(channel, name, codec.receipt_leaf_from_pb(entry.leaf))
 
     def _take_payment(self, channel: Hash, row: LogRow) -> None:
-        payment, earned = _payment(row), row.record.earned
+        payment, earned = payment_of(row.record.body), row.record.earned
         name = payment.pay.message.request
         self._book.replay(payment, at=row.record.at, sequence=row.sequence)
         if earned and self._store.raise_earned(name, earned):
@@ -141,10 +151,6 @@ def payment_body(payment: Payment) -> bytes:
 def receipt_body(leaf: ReceiptLeaf, receipt: signed_pb2.SignedReceipt) -> bytes:
     """Return a receipt and its leaf as a record of the log holds them."""
     return gateway_pb2.ReceiptEntry(leaf=codec.receipt_leaf_to_pb(leaf), receipt=receipt).SerializeToString()
-
-
-def _payment(row: LogRow) -> Payment:
-    return codec.payment_from_pb(codec.parse(signed_pb2.Payment, row.record.body))
 
 
 def _pay(payment: Payment) -> Hash:

@@ -30,6 +30,7 @@ from plait_node.gateway.channels import ChannelView
 from plait_node.gateway.custody import Custody
 from plait_node.gateway.errors import OtherGatewayError, StoppedError, UnknownFileError
 from plait_node.gateway.faces import Chain, Deposits, OnChain, Outside
+from plait_node.gateway.hops import HopPayer, Strangers
 from plait_node.gateway.intake import Intake, Till
 from plait_node.gateway.limits import MOST_STREAMS, STREAMS_A_REQUEST
 from plait_node.gateway.metrics import GatewayMetrics
@@ -70,11 +71,13 @@ class Gateway:
         patience_s: float = 5.0,
         payers: Guests = EVERYBODY,
         serves: Collection[Hash] = (),
+        strangers: Strangers | None = None,
         ready: Callable[[], None] = lambda: None,
     ) -> None:
         """`notify` tells settlement that jobs ended; `patience_s` is how long the DHT and the chain may lag.
 
-        Where `serves` names models, only those are quoted. `ready` raises a `PlaitError` while no job is to be taken.
+        Where `serves` names models, only those are quoted; without `strangers` only workers of this owner are. `ready`
+        raises a `PlaitError` while no job is to be taken.
         """
         outside = Outside(
             me=owner,
@@ -93,12 +96,12 @@ class Gateway:
         self._outside, self.clock = outside, clock
         self._store = JobStore(store)
         self.metrics, self.shelf = GatewayMetrics(), ModelShelf(models, clock, only=serves)
-        self._payers, self._ready = payers, ready
+        self._payers, self._strangers, self._ready = payers, strangers, ready
         self._open(ChannelView(outside))
 
     def _open(self, channels: ChannelView) -> None:
         outside, store = self._outside, self._store
-        self.offers = OfferBook(outside, self.shelf)
+        self.offers = OfferBook(outside, self.shelf, self._strangers)
         self.prompts = PromptDesk(outside, self.metrics)
         self._custody = Custody(outside, store, Replay(outside, store), self.metrics)
         self._custody.on_taken = self._on_taken
@@ -108,8 +111,14 @@ class Gateway:
             outside, store, till=self._till, channels=channels, offers=self.offers, payers=self._payers
         )
         self._line = WorkerLine(outside.broker)
+        self._hops = HopPayer(outside, self._strangers, store, self._custody) if self._strangers else None
         self._parts = RelayParts(
-            outside=outside, store=store, line=self._line, custody=self._custody, metrics=self.metrics
+            outside=outside,
+            store=store,
+            line=self._line,
+            custody=self._custody,
+            metrics=self.metrics,
+            on_earned=self._pay_workers,
         )
         self._relays: OrderedDict[Hash, Relay] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -123,6 +132,8 @@ class Gateway:
         except BrokerError as error:
             _LOG.warning("no lease yet error=%s", error)
         self._spawn(self._custody.run())
+        if self._hops is not None:
+            self._spawn(self._hops.run())
         for job in self._store.open_jobs(self.clock()):
             self._spawn(self._take_up(job))
         return self
@@ -154,6 +165,15 @@ class Gateway:
         """Say whether this gateway owns a channel now, and may claim for it."""
         return self._custody.owns(channel)
 
+    def promised(self, payee: Address) -> int:
+        """Return what this gateway's channel to a worker's owner is to hold, in base units."""
+        return self._hops.promised(payee) if self._hops is not None else 0
+
+    async def funded(self, payee: Address) -> None:
+        """Pay what waited for the deposit of the channel to a worker's owner."""
+        if self._hops is not None:
+            await self._hops.funded(payee)
+
     async def quote(self, body: bytes, needs: Needs) -> gateway_pb2.QuoteReply:
         """Return a signed quote and its workers' prekeys."""
         self._check_open()
@@ -183,6 +203,7 @@ class Gateway:
         accepted = await self._till.accept(payment, payer=payer, signer=signer)
         if job is None:
             return self._till.ack(accepted)
+        self._pay_workers(job.name)
         await self._line.pay(job, self._worker_of(job.name), payment)
         if self._store.ended(job.name):
             self._line.forget(job.name)
@@ -223,10 +244,13 @@ class Gateway:
         return self._listen(self._relay(job), name, signed.message.after)
 
     async def receipts(self, channel: Hash, index: int) -> gateway_pb2.ReceiptListing:
-        """Return a channel's ended jobs from a place on."""
-        await self._custody.hold_known(channel)
+        """Return the ended jobs of a channel from a place on; of one to a worker's owner as well, who has no face."""
+        leaves = self._hops.leaves(channel, index) if self._hops is not None else None
+        if leaves is None:
+            await self._custody.hold_known(channel)
+            leaves = self._outside.book.leaves(channel, index)
         listing = gateway_pb2.ReceiptListing()
-        for leaf in self._outside.book.leaves(channel, index)[:_RECEIPTS_A_CALL]:
+        for leaf in leaves[:_RECEIPTS_A_CALL]:
             receipt = self._store.receipt(leaf.hash)
             listing.entries.add(leaf=codec.receipt_leaf_to_pb(leaf), receipt=receipt)
         return listing
@@ -313,9 +337,15 @@ class Gateway:
             else:
                 return
 
+    def _pay_workers(self, name: Hash) -> None:
+        if self._hops is not None:
+            self._hops.wake(name)
+
     def _on_taken(self, channel: Hash) -> None:
         if self._closing:
             return
+        if self._hops is not None:
+            self._hops.taken_over(channel)
         for job in self._store.open_jobs(self.clock()):
             if job.channel == channel and job.name not in self._relays:
                 self._spawn(self._take_up(job))

@@ -20,6 +20,7 @@ from plait.protocol.pb import gateway_pb2, signed_pb2
 from plait.protocol.receipts import ABORTED, ReceiptLeaf
 from plait.protocol.typed import Signed
 from plait_node.gateway.errors import GatewayError
+from plait_node.gateway.hop_store import HopStore
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS jobs (
@@ -79,6 +80,7 @@ class JobStore:
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")
             self._db.executescript(_TABLES)
+            self.hops = HopStore(self._db)
         except sqlite3.Error as error:
             raise GatewayError(
                 f"{path} cannot be used ({error}); restore it from a copy, or name a new file"

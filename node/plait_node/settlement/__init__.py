@@ -6,6 +6,7 @@ from plait_node.settlement.asked import OnchainRequest
 from plait_node.settlement.claimer import Claim, Claimer, Policy
 from plait_node.settlement.opener import Deposit, Limits, Opener
 from plait_node.settlement.requests import OnchainWatcher, begin_before
+from plait_node.settlement.till import Till
 
 __all__ = [
     "Claim",
@@ -16,5 +17,6 @@ __all__ = [
     "OnchainWatcher",
     "Opener",
     "Policy",
+    "Till",
     "begin_before",
 ]

@@ -25,7 +25,8 @@ from plait.protocol.money import input_price_rounded_up
 from plait.protocol.pb import stage_pb2 as pb
 from plait.protocol.typed import Signed, digest
 from plait.protocol.windows import WINDOW_STEPS, Cut
-from plait_node.stage.config import Channels, OnChain
+from plait_node.settlement.till import Channels
+from plait_node.stage.config import OnChain
 from plait_node.stage.credit import CreditLine
 from plait_node.stage.errors import NoRoomError, NotInRouteError
 from plait_node.stage.surroundings import Surroundings

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Protocol
 
-from plait.protocol.codec import Payment
 from plait.protocol.ids import Address, Hash
 from plait.protocol.messages import Request
 from plait_node.policy import EVERYBODY, Guests
@@ -33,64 +31,6 @@ class StageConfig:
     step_rows: int = 2_048  # most rows in one frame to the next stage, whatever fits into 8 MiB
     decode_rows: int = 16  # most rows behind prompts, of all jobs, in one pass
     pass_s: float = 0.25  # how long a pass with prompt rows is to take
-
-
-class ChannelFacts(Protocol):
-    """A channel as the chain stores it."""
-
-    @property
-    def deposit(self) -> int:
-        """Return the deposit, in base units."""
-        ...
-
-    @property
-    def claimed(self) -> int:
-        """Return what was claimed of it."""
-        ...
-
-    @property
-    def exit_at(self) -> int:
-        """Return when the payer's exit ends, 0 while none runs."""
-        ...
-
-
-class Channels(Protocol):
-    """The part of the chain reader that a stage asks."""
-
-    async def channel(self, payer: Address, payee: Address, signer: Address, /) -> ChannelFacts:
-        """Return a channel; all zero when it was never opened."""
-        ...
-
-
-class Accepted(Protocol):
-    """What a payee book answers to a payment it has journalled."""
-
-    @property
-    def new_amount(self) -> int:
-        """Return what the request is paid more than before."""
-        ...
-
-    @property
-    def credit(self) -> int:
-        """Return what is prepaid and not yet used on the channel."""
-        ...
-
-    @property
-    def voucher(self) -> Hash:
-        """Return the voucher's struct hash."""
-        ...
-
-
-class Payees(Protocol):
-    """The part of `PayeeBook` that a stage uses."""
-
-    def accept(self, payment: Payment, /, *, deposit: int, claimed: int, exit_at: int, now: float) -> Accepted:
-        """Check and journal a payment."""
-        ...
-
-    def earn(self, channel: Hash, request: Hash, amount: int, /) -> None:
-        """Journal what our work on a request is worth so far, in base units."""
-        ...
 
 
 # Tells whether a request without signature and quote is one that the chain knows (docs/protocol.md, section 3).

@@ -21,8 +21,9 @@ from plait_node.commit import SignLeaf, StageCommitter
 from plait_node.engine import errors as engine_errors
 from plait_node.engine.residents import Engine
 from plait_node.engine.scheduler import Scheduler
+from plait_node.settlement.till import Channels, Payees
 from plait_node.stage.admission import Admission, Admitted, OpenCall
-from plait_node.stage.config import Channels, OnChain, Payees, StageConfig
+from plait_node.stage.config import OnChain, StageConfig
 from plait_node.stage.debts import Debts
 from plait_node.stage.errors import (
     JobOpenError,

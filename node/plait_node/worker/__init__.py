@@ -6,6 +6,7 @@ from plait_node.worker.admission import Admission, Task
 from plait_node.worker.ahead import Proposer
 from plait_node.worker.errors import PrekeyError, StageFailure, TakenOverError, UnpaidError, WorkerError
 from plait_node.worker.hops import HopDesk
+from plait_node.worker.income import Income
 from plait_node.worker.links import LinkPool
 from plait_node.worker.membership import Membership
 from plait_node.worker.offers import OfferKeeper, OfferTerms
@@ -22,6 +23,7 @@ __all__ = [
     "Chooser",
     "Done",
     "HopDesk",
+    "Income",
     "LinkPool",
     "Membership",
     "OfferKeeper",

@@ -66,6 +66,7 @@ class Admission:
     manifest: Manifest
     payers: Guests = EVERYBODY
     least: tuple[int, int] = (0, 0)  # of a million tokens in and out, in base units
+    share: int = 0  # least of the payer's amount that a gateway of another owner is to pay us, in millionths
 
     async def admit(self, call: gateway_pb2.JobCall, *, now: float) -> Task:
         """Return the opened task; raise a `RefusedError`, `ProtocolError` or `PrekeyError`."""
@@ -117,13 +118,19 @@ class Admission:
             )
 
     def _check_price(self, quote: Quote) -> None:
-        """Check that no profile is quoted below what this operator asks; raise `PriceTooLowError`."""
+        """Check that neither a profile nor our share is quoted below what we ask; raise `PriceTooLowError`."""
         for terms in quote.terms:
             if terms.input_price < self.least[0] or terms.output_price < self.least[1]:
                 raise errors.PriceTooLowError(
                     f"this worker asks {self.least[0]} and {self.least[1]} base units per 1,000,000 tokens in and out, "
                     f"the quote says {terms.input_price} and {terms.output_price}; ask for a new quote"
                 )
+        ours = [worker.share for worker in quote.workers if worker.node == self.owner]
+        if quote.gateway != self.owner and min(ours, default=0) < self.share:
+            raise errors.PriceTooLowError(
+                f"this worker asks {self.share} millionths of the price, the quote says {min(ours, default=0)}; "
+                "ask for a new quote"
+            )
 
     def _open(self, quote: Quote, call: gateway_pb2.JobCall, request: Hash) -> ContentKey:
         place = next((worker for worker in quote.workers if worker.node == self.owner), None)

@@ -14,6 +14,7 @@ from plait.protocol.ids import Address, Hash
 from plait.protocol.messages import Job, Leaf, Progress, Receipt
 from plait.protocol.typed import struct_hash
 from plait.protocol.verify import AnswerVerifier
+from plait.protocol.windows import progress_to
 from plait_node.worker.hops import Owed
 from plait_node.worker.told import Told
 
@@ -72,6 +73,7 @@ class Past:
             paid=verifier.paid_output,
             to=verifier.verified,
             owed=self._owed(),
+            others=self._others(),
         )
 
     def _owed(self) -> dict[Address, Owed]:
@@ -83,6 +85,19 @@ class Past:
                 steps = before.steps + end - job.row
                 owed[stage.node] = Owed(steps=steps, windows=before.windows + windows)
         return owed
+
+    def _others(self) -> int:
+        """Return what of the price so far is the work of other owners."""
+        request = self._task.request
+        others = output = before = 0
+        for job, end, _ in self._verifier.closed:
+            prompt_end = request.input_tokens + job.start
+            to = progress_to(prompt_end=prompt_end, input_tokens=request.input_tokens, start=job.start, window_end=end)
+            output += to - job.start
+            price = self._task.price(job.profile, output)
+            others += price - before if job.worker != self._owner else 0
+            before = price
+        return others
 
     async def read(self) -> None:
         """Read what there is; raise `VerificationError` for what no payer would accept."""

@@ -28,7 +28,9 @@ class Purse:
         return max(self._prompt_end, self._task.request.input_tokens + self._payer.to - 1)
 
     def credit_end(self, paid_end: int) -> int:
-        """Return the first step beyond what is paid and the credit line."""
+        """Return the first step beyond what is paid and the credit line, which an unpaid prompt uses up too."""
+        if self._payer.prompt_unpaid:
+            return max(self._prompt_end, WINDOW_STEPS * self._credit_windows)
         return paid_end + WINDOW_STEPS * self._credit_windows
 
     def starved(self, step: int) -> bool:

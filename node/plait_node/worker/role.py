@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from plait_node.broker import Broker, Delivery
     from plait_node.swarm.announcer import Announcer
     from plait_node.worker.admission import Admission, Task
+    from plait_node.worker.income import Income
     from plait_node.worker.plan import Planner
     from plait_node.worker.tools import Tools
 
@@ -57,11 +58,12 @@ class WorkerRole:
         announcer: Announcer,
         broker: Broker,
         jobs: Jobs | None = None,
+        income: Income | None = None,
         full: Callable[[], bool] = lambda: False,
     ) -> None:
         """Take jobs from `broker`, deposit records through `announcer`; `jobs` says which, where the group changes.
 
-        While the disk is `full` none is taken.
+        Without `income` only the owner's own gateways are served. While the disk is `full` no job is taken.
         """
         self._config = config
         self._tools = tools
@@ -71,6 +73,7 @@ class WorkerRole:
         self._broker = broker
         self._jobs: Jobs = jobs or (lambda broker: broker.jobs(config.group))
         self._full = full
+        self._income = income
         self._room = asyncio.Semaphore(config.parallel_jobs)
         self._tasks: set[asyncio.Task[None]] = set()
         self._payers: set[PayerWatch] = set()
@@ -128,9 +131,15 @@ class WorkerRole:
             self._spawn(self._take_and_release(delivery), f"job {to_hex(delivery.request)[:10]}")
 
     def _is_for_others(self, delivery: Delivery) -> bool:
-        """Tell whether a job was quoted before this worker joined the group: its key is sealed to others."""
-        named = {worker.node for worker in delivery.call.quote.message.workers}
-        return bool(named) and self._tools.owner not in named
+        """Tell whether a job's key is sealed to others, or its gateway's jobs are not taken here."""
+        quote = delivery.call.quote.message
+        named = {worker.node for worker in quote.workers}
+        return bool(named) and (self._tools.owner not in named or not self._serves(quote.gateway))
+
+    def _serves(self, gateway: bytes) -> bool:
+        if self._income is None or len(gateway) != 20:
+            return gateway == self._tools.owner
+        return self._income.serves(Address(gateway))
 
     async def run_onchain(
         self, request: Request, ids: Sequence[int], content_key: ContentKey, *, begin_before: float
@@ -192,6 +201,8 @@ class WorkerRole:
             payer = PayerWatch(self._broker, task=task, worker=self._tools.owner, domain=self._tools.domain)
             self._payers.add(payer)
             payer.start()
+            if self._income is not None and payer.gateway != self._tools.owner:
+                self._income.watch(payer)
             serving = Serving(
                 self._tools,
                 planner=self._planner,
@@ -204,8 +215,7 @@ class WorkerRole:
             try:
                 await serving.answer()
             except asyncio.CancelledError:  # somebody goes on with it, perhaps we ourselves: nothing ends here
-                self._payers.discard(payer)
-                await payer.stop()
+                await self._leave(payer)
                 raise
             except BaseException:
                 self._spawn(self._settle(serving, payer, _ABORTED_SETTLE_S), "settle")
@@ -232,8 +242,13 @@ class WorkerRole:
         except Exception:  # noqa: BLE001  nobody waits for this; the journal keeps what is owed
             _log.exception("job not settled")
         finally:
-            self._payers.discard(payer)
-            await payer.stop()
+            await self._leave(payer)
+
+    async def _leave(self, payer: PayerWatch) -> None:
+        self._payers.discard(payer)
+        if self._income is not None:
+            self._income.unwatch(payer)
+        await payer.stop()
 
     async def _fail(self, delivery: Delivery, publisher: Publisher, fault: Fault) -> None:
         self.failed += 1

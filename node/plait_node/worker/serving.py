@@ -12,7 +12,8 @@ from plait.protocol.errors import PlaitError
 from plait.protocol.ids import Address, Hash, to_hex
 from plait.protocol.messages import Finish, Job, Receipt
 from plait.protocol.receipts import ABORTED, RECEIPT
-from plait_node.worker.errors import StageFailure, TakenOverError
+from plait.protocol.windows import WINDOW_STEPS
+from plait_node.worker.errors import StageFailure, TakenOverError, UnpaidError
 from plait_node.worker.generation import Generation
 from plait_node.worker.told import Told
 
@@ -71,6 +72,7 @@ class Serving:
         self._held: Generation | None = None  # whose work the stages still hold
         self._excluded: frozenset[Address] = frozenset()
         self._done: Done | None = None
+        payer.signed_to = self._signed_to
 
     async def answer(self) -> Done:
         """Answer the task; raise a `RefusedError`, or `StageFailure` when no try is left."""
@@ -143,7 +145,7 @@ class Serving:
         pool = self._tools.pool
         await asyncio.gather(*(pool.connect(record) for record in decision.route.records))
         signed = await self._announce(decision)
-        self._payer.unpaid = self._told.unpaid
+        self._payer.begin(unpaid=self._told.unpaid, others=self._told.others)
         generation = Generation(
             self._tools,
             task=self._task,
@@ -156,11 +158,23 @@ class Serving:
         self._tried.append(generation)
         self._held = generation
         if generation.answer.finish is None:
+            await self._wait_for_prompt_pay()
             await generation.run()
         self._told.add(generation)
         self._remember(decision, generation)
         self._done = await self._close(generation, decision, signed)
         return self._done
+
+    async def _wait_for_prompt_pay(self) -> None:
+        """Let a prompt beyond the credit line wait until its gateway has paid for it; raise `UnpaidError`."""
+        patience = self._tools.patience
+        if self._task.request.input_tokens <= WINDOW_STEPS * patience.credit_windows:
+            return
+        if not await self._payer.prompt_paid(deadline_s=patience.pay_s):
+            raise UnpaidError("the gateway did not pay for the prompt in time; ask another one")
+
+    def _signed_to(self) -> int:
+        return max((each.progress.message.to for each in self._tried if each.progress), default=0)
 
     async def _announce(self, decision: Decision) -> Signed[Job]:
         """Publish a job record that begins where everything ends that was delivered, whoever delivered it."""

@@ -21,6 +21,7 @@ class Told:
 
     ids: tuple[int, ...] = ()
     segments: tuple[Hash, ...] = ()  # the last progress of each attempt that has one
+    others: int = 0  # of the price, in base units: what workers of other owners earned
     paid: int = 0  # output tokens that are owed for
     to: int = 0  # the first output token that no progress covers
     row: int = 0  # the first step that not every stage has signed; 0 unless the next attempt replaces a stage

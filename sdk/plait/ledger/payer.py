@@ -92,6 +92,29 @@ class PayerChannel:
             raise LeafError("an aborted job's leaf holds its request")
         return self._make(request, amount, before.to if to is None else to, (leaf,), deposit)
 
+    def draft(self, request: Hash, amount: int, to: int, leaf: ReceiptLeaf | None = None) -> Payment:
+        """Return the payment that `pay`, or `end_job` with a `leaf`, would make now, and journal nothing.
+
+        Keep it by that call, with nothing paid on the channel in between; until then it may not be sent. Raise
+        `PaymentError`.
+        """
+        ended = () if leaf is None else (leaf,)
+        with self.account.change():
+            if same := self._same(request, amount, to, ended):
+                return self._payment(same)
+            step = self.account.plan(request, amount, to, [(each, request) for each in ended])
+        return Payment(
+            voucher=self._key.signed(self._domain, self.account.voucher(step)),
+            pay=self._key.signed(self._domain, self.account.pay(step)),
+            ended=ended,
+            consistency=step.consistency,
+        )
+
+    def last(self) -> Payment | None:
+        """Return the channel's last payment."""
+        head = self.account.store.head()
+        return self._payment(head) if head and head.request != HASH_ZERO else None
+
     def recover(self, voucher: Signed[Voucher] | None, leaves: Sequence[ReceiptLeaf] = ()) -> list[Payment]:
         """Compare with the payee's last voucher and return the payments it lacks, oldest first.
 
@@ -216,6 +239,11 @@ class PayerBook:
             account = Account(self._journal, "payer", self.payer, payee, self._key.address)
             self._channels[payee] = PayerChannel(self._domain, self._key, account, self._clock)
         return self._channels[payee]
+
+    def payees(self) -> list[Address]:
+        """Return whom anything was ever promised with this key."""
+        query = "SELECT payee FROM channels WHERE role = 'payer' AND payer = ? AND signer = ?"
+        return [Address(row[0]) for row in self._journal.all(query, self.payer, self.signer)]
 
     def jobs(self) -> list[PaidJob]:
         """Return all requests paid with this key, oldest first."""

@@ -12,6 +12,7 @@ from plait.ledger.store import Entry
 from plait.protocol.codec import Payment
 from plait.protocol.ids import Hash, to_hex
 from plait.protocol.messages import Pay, Voucher
+from plait.protocol.receipts import ReceiptLeaf
 from plait.protocol.typed import Signed, struct_hash
 
 _ALL = 1 << 62
@@ -72,6 +73,11 @@ class SharedBook(PayeeBook):
         """Say whether anything was ever paid on a channel, as far as this journal knows."""
         query = "SELECT 1 FROM channels WHERE role = 'payee' AND channel = ?"
         return self._journal.one(query, channel) is not None
+
+    def ended(self, channel: Hash, request: Hash) -> ReceiptLeaf | None:
+        """Return the leaf with which a payer ended a request on a channel."""
+        ended = self._by_id(channel).store.ended(request) if self.known(channel) else None
+        return ended.leaf if ended else None
 
     def payments(self, channel: Hash) -> list[tuple[Payment, int]]:
         """Return a channel's payments, oldest first, as they came, and when each was accepted."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,7 +25,7 @@ from plait.protocol.sealing import ContentKey, seal_capsule, seal_prompt
 from plait.protocol.typed import Key, Signed
 from plait_node.broker import Broker, MemoryBroker
 from plait_node.errors import DiskFullError
-from plait_node.gateway import Gateway, make_app
+from plait_node.gateway import Gateway, Strangers, make_app
 from plait_node.gateway.limits import CallLimiter
 from plait_node.swarm import Announcer, DhtKey, Lookup, MemoryDht
 
@@ -139,7 +139,12 @@ class Stand:
 
     @asynccontextmanager
     async def running(
-        self, name: str = "gateway", *, broker: Broker | None = None, url: str = ""
+        self,
+        name: str = "gateway",
+        *,
+        broker: Broker | None = None,
+        url: str = "",
+        strangers: Callable[[Journal, Key], Strangers] | None = None,
     ) -> AsyncIterator[httpx.AsyncClient]:
         """Run one of the owner's gateways, over a journal of its own and the broker, and speak to it over ASGI."""
         journal = Journal(self.folder / f"{name}-journal.sqlite")
@@ -162,6 +167,7 @@ class Stand:
             clock=self.clock,
             patience_s=self.patience_s,
             ready=self.ready,
+            strangers=strangers(journal, self.swarm.gateway.service) if strangers else None,
         )
         gateway.reached_at(url or f"http://{name}")
         async with gateway:

@@ -203,7 +203,7 @@ def quote_of(world: World) -> Signed[Quote]:
         group=GROUP,
         terms=(TERMS,),
         workers=tuple(
-            Worker(node=each.who.owner, prekey=each.prekeys.current().struct_hash(), share=1_000_000)
+            Worker(node=each.who.owner, prekey=each.prekeys.current().struct_hash(), share=each.share)
             for each in (world, *world.fellows)
         ),
         max_input=400,

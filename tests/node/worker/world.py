@@ -16,7 +16,7 @@ from tests.node.stage.tiny import MANIFEST
 from tests.node.wire.peers import DOMAIN, identity
 from tests.node.worker.asked import GROUP, Asked, TinyTokenizer
 
-from plait.ledger import Journal, PayerBook, SigningGuard
+from plait.ledger import Journal, PayeeBook, PayerBook, SigningGuard
 from plait.protocol.choice import ChoiceNote
 from plait.protocol.ids import Address
 from plait.protocol.receipts import ReceiptLeaf
@@ -24,12 +24,14 @@ from plait.protocol.typed import Key
 from plait_node.broker import MemoryBroker
 from plait_node.selector import Asked as Wanted
 from plait_node.selector import Choice, Ran, Trial
+from plait_node.settlement import Till
 from plait_node.swarm import Announcer, DhtKey, Directory, Lookup, MemoryDht, NodeFacts
 from plait_node.wire import Dialer, Meeting, PeerIdentity
 from plait_node.wire import Patience as LinkPatience
 from plait_node.worker import (
     Admission,
     HopDesk,
+    Income,
     LinkPool,
     Patience,
     Planner,
@@ -94,6 +96,8 @@ class World:
     learned: list[tuple[bytes, Ran]] = field(default_factory=list)
     serving: asyncio.Task[None] | None = None
     full: bool = False  # the disk
+    share: int = 0  # what the quote says is ours; 0: a gateway that keeps all, and owes us nothing
+    income: Income = field(init=False)
     fellows: list[World] = field(default_factory=list)  # the other workers of the group
 
     @property
@@ -114,6 +118,16 @@ class World:
             max_price=lambda _: 4_000_000,
             clock=time.time,
         )
+        till = Till(
+            owner=owner,
+            key=self.who.key,
+            domain=DOMAIN,
+            channels=self.net.channels,
+            payees=PayeeBook(self.book._journal, DOMAIN, owner),
+            clock=time.time,
+            unpaid_s=0.3,
+        )
+        self.income = Income(till, self.broker)
         self.role = WorkerRole(
             WorkerConfig(group=GROUP, settle_s=2.0),
             tools=self.tools,
@@ -124,6 +138,7 @@ class World:
             announcer=self.announcer(self.who),
             broker=self.broker,
             full=lambda: self.full,
+            income=self.income,
         )
 
     def choose(self, asked: Wanted) -> Choice:

@@ -110,12 +110,14 @@ class ChannelState(_message.Message):
     def __init__(self, voucher: _Optional[_Union[_signed_pb2.SignedVoucher, _Mapping[str, object]]] = ..., ack: _Optional[_Union[_signed_pb2.Acknowledgement, _Mapping[str, object]]] = ...) -> None: ...
 
 class PayNotice(_message.Message):
-    __slots__ = ("payment", "cancel")
+    __slots__ = ("payment", "cancel", "hop")
     PAYMENT_FIELD_NUMBER: _ClassVar[int]
     CANCEL_FIELD_NUMBER: _ClassVar[int]
+    HOP_FIELD_NUMBER: _ClassVar[int]
     payment: _signed_pb2.Payment
     cancel: _signed_pb2.SignedCancel
-    def __init__(self, payment: _Optional[_Union[_signed_pb2.Payment, _Mapping[str, object]]] = ..., cancel: _Optional[_Union[_signed_pb2.SignedCancel, _Mapping[str, object]]] = ...) -> None: ...
+    hop: _signed_pb2.Payment
+    def __init__(self, payment: _Optional[_Union[_signed_pb2.Payment, _Mapping[str, object]]] = ..., cancel: _Optional[_Union[_signed_pb2.SignedCancel, _Mapping[str, object]]] = ..., hop: _Optional[_Union[_signed_pb2.Payment, _Mapping[str, object]]] = ...) -> None: ...
 
 class CancelCall(_message.Message):
     __slots__ = ("cancel",)
