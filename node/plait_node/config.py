@@ -253,9 +253,8 @@ class GatewayConfig(_Serving, _Opening):
     workers_refused: tuple[AddressField, ...] = Field(default=(), description="other owners whose workers are left out")
     workers_allowed: tuple[AddressField, ...] = Field(
         default=(),
-        description="the only other owners whose workers are quoted, in one quote with others, so that one goes on where "
-        "another dies: name those you trust not to take jobs from each other; none named: everybody not refused, one "
-        "owner a quote",
+        description="the only other owners whose workers are quoted, together, so that one goes on where another dies: "
+        "name those you trust not to take jobs from each other; none named: everybody not refused, one owner a quote",
     )
     most_share: int = Field(
         default=1_000_000,

@@ -283,8 +283,9 @@ def _agreeing(me: Address, offers: Sequence[Offer], *, vouched: bool) -> list[Of
     """Return the offers that one quote may be made of, at most `MAX_WORKERS`.
 
     Workers of several owners are named together only where the operator has `vouched` for them by name: one of a quote
-    can take a job from another one. A worker of another owner then joins where it makes the quote no dearer and not much smaller than our own workers do, or
-    than the cheapest worker does where there is none of ours: nobody spoils a group by joining it.
+    can take a job from another one. A worker of another owner then joins where it makes the quote no dearer and not
+    much smaller than our own workers do, or than the cheapest worker does where there is none of ours: nobody spoils a
+    group by joining it.
     """
     ours = [offer for offer in offers if offer.worker == me]
     base = ours or [min(offers, key=lambda each: (_dearest(each), -each.max_input - each.max_output, each.worker))]

@@ -208,11 +208,17 @@ class Operator:
                     return
 
     async def switch(self) -> None:
-        """Let the one that serves fall asleep, and the other one take over."""
+        """Let the one that serves fall asleep, and the other one take over; then the sleeper wakes and goes on."""
+        asleep = self.desk
         self.now += 10
         self.active = 1 - self.active
+        for held in self.desk.custody._held.values():
+            held.ours = False  # as a lease that lapsed does
         await self.awake()
         await self.desk.custody.hold(self.channel.id)
+        for job in self.jobs:
+            asleep.hops.wake(job.name)
+        await asleep.work()
 
     def restart(self) -> None:
         self.desk.crash()

@@ -141,11 +141,12 @@ def test_no_worker_is_paid_twice_or_beyond_what_the_payer_paid(story: list[tuple
 
 @pytest.mark.parametrize("fault", ["before", "behind", "unsent"])
 @pytest.mark.parametrize("then", ["restart", "switch"])
+@pytest.mark.parametrize("after", [0, 1], ids=["same job", "other job"])
 async def test_payment_that_failed_midway_is_the_same_one_after_restart_and_takeover(
-    tmp_path: Path, fault: str, then: str
+    tmp_path: Path, fault: str, then: str, after: int
 ) -> None:
-    story = [("work", 0, 100), (fault, 0, 0), ("pay", 0, 100), (then, 0, 0), ("work", 0, 60), ("pay", 0, 50)]
-    again = [("switch", 0, 0), ("work", 0, 20), ("pay", 0, 100), ("attempt", 0, 2), ("work", 0, 30)]
+    story = [("work", 0, 100), (fault, 0, 0), ("pay", 0, 100), (then, 0, 0), ("work", after, 60), ("pay", after, 50)]
+    again = [("switch", 0, 0), ("work", after, 20), ("pay", after, 100), ("attempt", 0, 2), ("work", 0, 30)]
     await tell(tmp_path, [*story, *again, ("end", 0, RECEIPT)])
 
 
