@@ -207,8 +207,8 @@ class Operator:
                 else:
                     return
 
-    async def switch(self) -> None:
-        """Let the one that serves fall asleep, and the other one take over; then the sleeper wakes and goes on."""
+    async def switch(self, *, dies: bool = False) -> None:
+        """Let the one that serves fall asleep, and the other one take over; then the sleeper wakes, unless it died."""
         asleep = self.desk
         self.now += 10
         self.active = 1 - self.active
@@ -216,6 +216,10 @@ class Operator:
             held.ours = False  # as a lease that lapsed does
         await self.awake()
         await self.desk.custody.hold(self.channel.id)
+        if dies:
+            asleep.crash()
+            asleep.open(*self.jobs)
+            return
         for job in self.jobs:
             asleep.hops.wake(job.name)
         await asleep.work()

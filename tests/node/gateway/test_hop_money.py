@@ -27,7 +27,7 @@ steps = st.lists(
         st.tuples(st.just("attempt"), st.integers(0, 1), st.integers(0, 2)),
         st.tuples(st.just("pay"), st.integers(0, 1), st.integers(0, 100)),
         st.tuples(st.just("end"), st.integers(0, 1), st.sampled_from([RECEIPT, ABORTED])),
-        st.tuples(st.sampled_from(["restart", "switch", "before", "behind", "unsent"]), st.just(0), st.just(0)),
+        st.tuples(st.sampled_from(["restart", "switch", "die", "before", "behind", "unsent"]), st.just(0), st.just(0)),
     ),
     min_size=4,
     max_size=24,
@@ -90,8 +90,8 @@ class Story:
             case "restart":
                 self.all.restart()
                 return
-            case "switch":
-                await self.all.switch()
+            case "switch" | "die":
+                await self.all.switch(dies=what == "die")
                 return
             case "before" | "behind" | "unsent":
                 self.all.faults.next.append(what)
@@ -148,6 +148,12 @@ async def test_payment_that_failed_midway_is_the_same_one_after_restart_and_take
     story = [("work", 0, 100), (fault, 0, 0), ("pay", 0, 100), (then, 0, 0), ("work", after, 60), ("pay", after, 50)]
     again = [("switch", 0, 0), ("work", after, 20), ("pay", after, 100), ("attempt", 0, 2), ("work", 0, 30)]
     await tell(tmp_path, [*story, *again, ("end", 0, RECEIPT)])
+
+
+@pytest.mark.parametrize("fault", ["behind", "unsent"])
+async def test_payment_that_its_gateway_never_sent_is_sent_by_the_successor(tmp_path: Path, fault: str) -> None:
+    story = [("work", 0, 100), (fault, 0, 0), ("pay", 0, 100), ("die", 0, 0), ("work", 0, 60), ("pay", 0, 100)]
+    await tell(tmp_path, [*story, ("end", 0, RECEIPT)])
 
 
 async def test_payment_waits_for_its_deposit_and_leaves_when_it_is_there(tmp_path: Path) -> None:
