@@ -93,8 +93,7 @@ class Gateway:
             clock=clock,
             patience_s=patience_s,
         )
-        self._outside, self.clock = outside, clock
-        self._store = JobStore(store)
+        self._outside, self._store, self.clock = outside, JobStore(store), clock
         self.metrics, self.shelf = GatewayMetrics(), ModelShelf(models, clock, only=serves)
         self._payers, self._strangers, self._ready = payers, strangers, ready
         self._open(ChannelView(outside))

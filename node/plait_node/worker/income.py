@@ -52,6 +52,7 @@ class Income:
         """Take payments into `till`; `gateways` says whose jobs are taken, `on_payment` hears of each payment."""
         self._till, self._broker = till, broker
         self._gateways, self._on_payment = gateways, on_payment
+        self._heard = 0
         self._watches: dict[Hash, PayerWatch] = {}
         self._paid: OrderedDict[Hash, dict[Hash, int]] = OrderedDict()  # by request and channel, in base units
         self._debts: defaultdict[Address, dict[Hash, int]] = defaultdict(dict[Hash, int])
@@ -60,15 +61,9 @@ class Income:
 
     async def run(self) -> None:
         """Take payments until cancelled."""
-        after = 0
         try:
             while True:
-                try:
-                    async for notice in self._broker.payments(self._till.owner, HASH_ZERO, after=after):
-                        after = notice.sequence
-                        self._hear(notice)
-                except BrokerError as error:
-                    _log.warning("gateways' payments unheard error=%s", error)
+                await self._follow()
                 await asyncio.sleep(_AGAIN_S)
         finally:
             for task in self._waiting:
@@ -105,6 +100,15 @@ class Income:
         for request in [each for each, due in debts.items() if self.paid(each) >= due]:
             del debts[request]
         return not debts
+
+    async def _follow(self) -> None:
+        """Hear payments until the broker fails; the next call goes on behind the last one."""
+        try:
+            async for notice in self._broker.payments(self._till.owner, HASH_ZERO, after=self._heard):
+                self._heard = notice.sequence
+                self._hear(notice)
+        except BrokerError as error:
+            _log.warning("gateways' payments unheard error=%s", error)
 
     def _hear(self, notice: Notice) -> None:
         try:

@@ -126,48 +126,43 @@ async def test_prompt_is_paid_ahead_and_the_rest_when_the_payer_has_paid(hiring:
         assert leaf.windows_paid == stand.gateway._relays[asked.name]._answer.windows
 
 
-async def test_worker_that_dies_and_its_successor_are_paid_each_for_its_own(hiring: Hiring) -> None:
+async def both_quoted(hiring: Hiring, client: httpx.AsyncClient, first: Node, second: Node) -> Asked:
+    """Offer two strangers' workers, and submit a job that is sealed for both."""
     stand = hiring.stand
-    first = stand.swarm.worker
-    second = hire(stand)
+    prekeys = {}
+    for worker in (second, first):
+        stand.swarm.worker = worker
+        stand.prekey = prekeys[worker.owner] = stand.swarm.prekey()
+        await stand.offer(share=SHARE)
+    quote = await quoted(stand, client)
+    assert {worker.node for worker in quote.message.workers} == {first.owner, second.owner}
+    asked = stand.ask(quote)
+    key = prekeys[second.owner].message
+    sealed = seal_capsule(asked.key, prekey_public=key.key, kem=key.kem, request=asked.name, node=second.owner)
+    asked.call.capsules.append(gateway_pb2.Capsule(node=second.owner, sealed=sealed))
+    assert (await stand.submit(client, asked)).status_code == 200
+    return asked
+
+
+async def test_worker_that_dies_and_its_successor_are_paid_each_for_its_own(hiring: Hiring) -> None:
+    stand, first, second = hiring.stand, hiring.stand.swarm.worker, hire(hiring.stand)
     hiring.workers = Guests(allowed=frozenset({first.owner, second.owner}))
     async with hiring.running() as client:
-        await stand.offer(share=SHARE)
-        stand.swarm.worker = second
-        other = stand.swarm.prekey()
-        stand.prekey, mine = other, stand.prekey
-        await stand.offer(share=SHARE)
-        stand.swarm.worker, stand.prekey = first, mine
-        quote = await quoted(stand, client)
-        assert {worker.node for worker in quote.message.workers} == {first.owner, second.owner}
-        asked = stand.ask(quote)
-        key = other.message
-        sealed = seal_capsule(asked.key, prekey_public=key.key, kem=key.kem, request=asked.name, node=second.owner)
-        asked.call.capsules.append(gateway_pb2.Capsule(node=second.owner, sealed=sealed))
-        asked.call.capsules.sort(key=lambda each: each.node)
-        assert (await stand.submit(client, asked)).status_code == 200
+        asked = await both_quoted(hiring, client, first, second)
         answer, played = stand.answer(asked), Played(stand, asked)
-        await played.job(answer.job())
-        await played.chunk(answer, OUTPUT[:20])
-        await played.publish(Event(kind="progress", body=answer.progress(len(PROMPT) + 16)))
-        answer.segment()
+        await played.work(answer, OUTPUT[:20], len(PROMPT) + 16)
         done = answer.last_progress.message.to
         await stand.relayed(asked, "progress")
         assert (await stand.pay(client, asked, done)).status_code == 200
         assert (await hiring.taken(first.owner, 2))[-1].pay.message.amount == part(stand, done)
 
-        stand.swarm.worker = second
-        played.by(second)
-        await played.job(answer.job())
-        await played.chunk(answer, OUTPUT[20:])
-        await played.publish(Event(kind="progress", body=answer.progress(len(PROMPT) + len(OUTPUT) - 1)))
-        answer.segment()
+        stand.swarm.worker = played.worker = second
+        await played.work(answer, OUTPUT[20:], len(PROMPT) + len(OUTPUT) - 1)
         await played.publish(Event(kind="chunk", body=(answer.job_hash, answer.note())))
         receipt = answer.receipt(Finish.LENGTH)
         await stand.deposit(receipt)
         await played.publish(Event(kind="receipt", body=receipt))
-        seen = await stand.follow(client, asked)
-        assert seen[-1].kind == "receipt"
+        assert (await stand.follow(client, asked))[-1].kind == "receipt"
         leaf = ReceiptLeaf(kind=RECEIPT, hash=receipt.digest(DOMAIN), hop_amount=receipt.message.price, windows_paid=8)
         await ended(stand, client, asked, leaf, len(OUTPUT))
 
@@ -175,7 +170,7 @@ async def test_worker_that_dies_and_its_successor_are_paid_each_for_its_own(hiri
         assert (mine.ended[0].kind, mine.ended[0].hash) == (others.ended[0].kind, others.ended[0].hash)
         assert (mine.ended[0].windows_paid, others.ended[0].windows_paid) == (3, 5)
         assert mine.ended[0].hop_amount == part(stand, done)
-        paid = len(OUTPUT) - (20 - done)  # four tokens were delivered and died with their window
+        paid = len(OUTPUT) - (20 - done)  # what was delivered and died with its window is nobody's
         assert others.ended[0].hop_amount == part(stand, paid, before=done)
 
 
@@ -276,16 +271,15 @@ class Played:
     def __post_init__(self) -> None:
         self.worker = self.stand.swarm.worker
 
-    def by(self, worker: Node) -> None:
-        self.worker = worker
-
-    async def job(self, signed: Signed[Job]) -> None:
+    async def work(self, answer: Answer, ids: Sequence[int], end: int) -> None:
+        """Run an attempt: its job, its tokens, and a progress over the windows up to a step."""
+        signed: Signed[Job] = answer.job()
         self.attempt, self.count = signed.message.attempt, 0
         await self.stand.deposit(signed)
         await self.publish(Event(kind="job", body=signed))
-
-    async def chunk(self, answer: Answer, ids: Sequence[int]) -> None:
         await self.publish(Event(kind="chunk", body=(answer.job_hash, answer.chunk(ids))))
+        await self.publish(Event(kind="progress", body=answer.progress(end)))
+        answer.segment()
 
     async def publish(self, event: Event) -> None:
         self.count += 1
