@@ -33,6 +33,8 @@ __all__ = ["Income"]
 _AGAIN_S = 1.0
 # A payment that is refused may be one too early: the gateway saw its deposit in a block that our endpoint lacks.
 _TRIES, _RETRY_S = 20, 3.0
+# Payments that are being taken hold up those behind them; one that takes longer waits by itself, if there is room.
+_MOST_QUICK, _SLOW_S = 64, 1.0
 _MOST_WAITING, _MOST_REQUESTS, _MOST_DEBTS = 256, 10_000, 64
 
 _log = logging.getLogger(__name__)
@@ -58,6 +60,7 @@ class Income:
         self._debts: defaultdict[Address, dict[Hash, int]] = defaultdict(dict[Hash, int])
         self._last: dict[Hash, asyncio.Task[None]] = {}  # of each channel: the next one waits for it
         self._waiting: set[asyncio.Task[None]] = set()
+        self._quick: set[asyncio.Task[None]] = set()  # those of them that are being taken, or soon will be
 
     async def run(self) -> None:
         """Take payments until cancelled."""
@@ -107,6 +110,8 @@ class Income:
             async for notice in self._broker.payments(self._till.owner, HASH_ZERO, after=self._heard):
                 self._heard = notice.sequence
                 self._hear(notice)
+                while len(self._quick) >= _MOST_QUICK:  # after a start there may be hours of them
+                    await asyncio.wait(self._quick, return_when=asyncio.FIRST_COMPLETED, timeout=_SLOW_S)
         except BrokerError as error:
             _log.warning("gateways' payments unheard error=%s", error)
 
@@ -118,22 +123,23 @@ class Income:
         except PlaitError as error:
             _log.warning("gateway's payment unreadable error=%s", error)
             return
-        if len(self._waiting) >= _MOST_WAITING:
-            _log.warning("gateway's payment dropped, too many wait channel=%s", to_hex(channel))
-            return
         task = asyncio.create_task(self._take_after(self._last.get(channel), payment), name="income")
         self._last[channel] = task
         self._waiting.add(task)
+        self._quick.add(task)
         task.add_done_callback(lambda done: self._done(channel, done))
 
     def _done(self, channel: Hash, task: asyncio.Task[None]) -> None:
         self._waiting.discard(task)
+        self._quick.discard(task)
         if self._last.get(channel) is task:
             del self._last[channel]
 
     async def _take_after(self, before: asyncio.Task[None] | None, payment: Payment) -> None:
-        if before is not None:
-            await asyncio.wait({before})
+        while before is not None and not before.done():
+            await asyncio.wait({before}, timeout=_SLOW_S)
+            if not before.done() and not self._may_wait(payment):
+                return
         for left in reversed(range(_TRIES)):
             try:
                 await self._take(payment)
@@ -143,11 +149,21 @@ class Income:
             except PlaitError as error:
                 final = isinstance(error, PaymentError) and not _may_come(error)
                 _log.warning("gateway's payment refused again=%s error=%s", bool(left) and not final, error)
-                if final:
+                if final or not self._may_wait(payment):
                     return
                 await asyncio.sleep(_RETRY_S)
             else:
                 return
+
+    def _may_wait(self, payment: Payment) -> bool:
+        """Hold nobody up any more; tell whether there is room for a payment that waits."""
+        task = asyncio.current_task()
+        if task in self._quick:
+            self._quick.discard(task)
+            if len(self._waiting) - len(self._quick) > _MOST_WAITING:
+                _log.warning("gateway's payment dropped, too many wait payer=%s", to_hex(payment.voucher.message.payer))
+                return False
+        return True
 
     async def _take(self, payment: Payment) -> None:
         request = payment.pay.message.request

@@ -23,6 +23,7 @@ from plait.protocol.messages import Ack, Finish
 from plait.protocol.money import job_price
 from plait.protocol.pb import gateway_pb2
 from plait.protocol.receipts import RECEIPT, ReceiptLeaf
+from plait.protocol.typed import Key
 
 SHARE = 800_000
 SHORT, LONG = [(3 * at + 2) % 60 for at in range(20)], [(5 * at + 1) % 60 for at in range(90)]
@@ -168,6 +169,19 @@ async def test_payments_come_in_order_after_a_deposit_that_comes_late(tmp_path: 
         await stays(lambda: not booked(made).channels())
         made.net.channels.slots[key, made.who.owner, key] = Slot()
         await until(lambda: made.income.paid(asked.digest) == 3, deadline_s=10)
+
+
+async def test_hundreds_of_payments_at_once_are_all_taken_in_order_beside_a_channel_that_is_never_funded(
+    tmp_path: Path,
+) -> None:
+    async with hired(tmp_path) as (made, gateway):
+        asked = await made.asking(SHORT, max_tokens=4)
+        poor = PayerBook(Journal(tmp_path / "poor.db"), DOMAIN, Key.generate()).channel(made.who.owner)
+        for amount in range(1, 81):
+            await gateway.send(poor.pay(asked.digest, amount, 0))
+        for amount in range(1, 301):
+            await gateway.pay(asked, amount)
+        await until(lambda: made.income.paid(asked.digest) == 300, deadline_s=20)
 
 
 async def test_job_ends_no_lower_than_what_the_payer_says_it_got(tmp_path: Path) -> None:
