@@ -136,7 +136,7 @@ class StageConfig(_Serving):
     )
     compiled: bool = Field(default=True, description="decode by compiled code where there is a compiler")
     batch_rows: int = Field(default=16, gt=0, description="most rows behind prompts, of all jobs, in one pass")
-    step_seconds: float = Field(default=0.25, gt=0, le=10, description="how long a pass with prompt rows is to take")
+    step_seconds: float = Field(default=0.25, gt=0, le=10, description="how long a pass with prompt rows is to compute")
     credit_windows: int = Field(default=4, ge=1, description="windows served before they are paid")
     rows_mib: int = Field(
         default=256,

@@ -30,7 +30,7 @@ class StageConfig:
     settle_s: float = 120.0  # how long payments for a closed job are taken
     step_rows: int = 2_048  # most rows in one frame to the next stage, whatever fits into 8 MiB
     decode_rows: int = 16  # most rows behind prompts, of all jobs, in one pass
-    pass_s: float = 0.25  # how long a pass with prompt rows is to take
+    pass_s: float = 0.25  # how long a pass with prompt rows is to compute
 
 
 # Tells whether a request without signature and quote is one that the chain knows (docs/protocol.md, section 3).
