@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -133,11 +134,16 @@ class Admission:
             )
 
     def _open(self, quote: Quote, call: gateway_pb2.JobCall, request: Hash) -> ContentKey:
-        place = next((worker for worker in quote.workers if worker.node == self.owner), None)
-        capsule = next((each.sealed for each in call.capsules if each.node == self.owner), None)
-        if place is None or capsule is None:
+        # Several workers may be of one owner, each with its own prekeys: whose capsule is whose shows when one opens.
+        prekeys = {worker.prekey for worker in quote.workers if worker.node == self.owner}
+        sealed = [capsule.sealed for capsule in call.capsules if capsule.node == self.owner][: len(prekeys)]
+        if not prekeys or not sealed:
             raise errors.BadRequestError(f"the quote or the capsules do not name worker {to_hex(self.owner)}")
-        return self.prekeys.secret(place.prekey).open(capsule, request=request, node=self.owner)
+        _, secret = self.prekeys.held(prekeys)
+        for capsule in sealed[:-1]:
+            with contextlib.suppress(errors.SealingError):
+                return secret.open(capsule, request=request, node=self.owner)
+        return secret.open(sealed[-1], request=request, node=self.owner)
 
 
 def check_commitments(request: Request, content_key: ContentKey, ids: Sequence[int], stop: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ from plait.protocol.sealing import X25519, PrekeySecret
 from plait_node.worker.errors import PrekeyError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
     from pathlib import Path
 
     from plait.protocol.ids import Address, Hash
@@ -61,11 +61,11 @@ class PrekeyRing:
             self._write()
         return self._pairs[-1].signed
 
-    def secret(self, prekey: Hash) -> PrekeySecret:
-        """Return the secret of a prekey by its struct hash; raise `PrekeyError`."""
+    def held(self, prekeys: Collection[Hash]) -> tuple[Hash, PrekeySecret]:
+        """Return the one of these prekeys, by struct hash, that is held here, and its secret; raise `PrekeyError`."""
         for pair in self._pairs:
-            if pair.signed.struct_hash() == prekey:
-                return pair.secret
+            if (name := pair.signed.struct_hash()) in prekeys:
+                return name, pair.secret
         raise PrekeyError("the quote names a prekey that this worker does not hold any more; ask for a new quote")
 
     def _make(self, now: int) -> _Pair:

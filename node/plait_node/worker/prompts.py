@@ -51,10 +51,11 @@ class PromptBox:
         self._read = {request: at for request, at in self._read.items() if request in wanted}
 
     def _open(self, request: Hash, call: gateway_pb2.PromptCall) -> tuple[list[int], ContentKey]:
-        capsule = next((each for each in call.capsules if each.node == self._owner), None)
-        if capsule is None:
+        sealed = {hash32(each.prekey): each.sealed for each in call.capsules if each.node == self._owner}
+        if not sealed:
             raise BadRequestError(f"no capsule is for worker {to_hex(self._owner)}")
-        key = self._prekeys.secret(hash32(capsule.prekey)).open(capsule.sealed, request=request, node=self._owner)
+        prekey, secret = self._prekeys.held(sealed)
+        key = secret.open(sealed[prekey], request=request, node=self._owner)
         ids, stop = open_prompt(key, request, call.prompt)
         if stop:
             raise BadRequestError("a request from the chain has no stop strings")
