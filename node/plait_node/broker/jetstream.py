@@ -186,7 +186,8 @@ class NatsBroker:
     async def offers(self) -> list[gateway_pb2.WorkerOffer]:
         """Return every live offer."""
         rows = await self._rows(subjects.OFFERS_STREAM, f"$KV.{subjects.OFFERS_BUCKET}.>")
-        offers = [_read(gateway_pb2.WorkerOffer, row) for row in rows if "KV-Operation" not in row.headers]
+        newest = {row.subject: row for row in rows}  # one that was renewed while we read came twice
+        offers = [_read(gateway_pb2.WorkerOffer, row) for row in newest.values() if "KV-Operation" not in row.headers]
         return [offer for offer in offers if offer is not None]
 
     async def bring_prompt(self, request: bytes, call: gateway_pb2.PromptCall) -> None:
