@@ -7,7 +7,8 @@ from collections import OrderedDict
 from plait.protocol.checks import CLOCK_TOLERANCE_S
 from plait.protocol.errors import ClockError
 from plait.protocol.ids import Address, Hash, channel_id
-from plait_node.gateway.faces import Outside, Slot
+from plait_node.gateway.faces import Outside
+from plait_node.settlement.till import ChannelFacts
 
 _FRESH_S = 5.0
 _CLOCK_FRESH_S = 15.0
@@ -19,10 +20,10 @@ class ChannelView:
 
     def __init__(self, outside: Outside) -> None:
         self._chain, self._me, self._clock = outside.chain, outside.me, outside.clock
-        self._slots: OrderedDict[Hash, tuple[float, Slot]] = OrderedDict()
+        self._slots: OrderedDict[Hash, tuple[float, ChannelFacts]] = OrderedDict()
         self._clock_checked = float("-inf")
 
-    async def slot(self, payer: Address, signer: Address, *, needed: int = 0) -> Slot:
+    async def slot(self, payer: Address, signer: Address, *, needed: int = 0) -> ChannelFacts:
         """Return a channel's slot; an old one is read again when its deposit is below `needed` or an exit runs."""
         channel = channel_id(payer, self._me, signer)
         now = self._clock()

@@ -16,10 +16,11 @@ from plait.protocol.pb import signed_pb2
 from plait.protocol.receipts import ReceiptLeaf
 from plait_node.broker import LEASE_LIFE_S, BrokerError, LogRecord
 from plait_node.gateway.errors import BrokerAwayError, OtherGatewayError
-from plait_node.gateway.faces import Outside, Slot
+from plait_node.gateway.faces import Outside
 from plait_node.gateway.metrics import GatewayMetrics
 from plait_node.gateway.replay import Replay, payment_body, receipt_body
 from plait_node.gateway.store import JobStore
+from plait_node.settlement.till import ChannelFacts
 
 _LOG = logging.getLogger(__name__)
 _BEAT_S = LEASE_LIFE_S / 3
@@ -101,7 +102,7 @@ class Custody:
             job = await self._replay.job(request)
         return job.channel if job else None
 
-    async def accept(self, payment: Payment, slot: Slot, channel: Hash) -> Accepted:
+    async def accept(self, payment: Payment, slot: ChannelFacts, channel: Hash) -> Accepted:
         """Log and journal a payment of a channel; raise a `PaymentError`, having changed nothing."""
         for _ in range(_TRIES):
             async with self._taken(channel, moved=True) as held:

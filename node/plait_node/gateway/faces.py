@@ -12,25 +12,7 @@ from plait.protocol.ids import Address, Hash
 from plait.protocol.messages import Job, Receipt
 from plait.protocol.typed import Domain, Key, Signed
 from plait_node.broker import Broker
-
-
-class Slot(Protocol):
-    """A channel as the chain has it; amounts in base units, `exit_at` in Unix seconds, 0 while no exit runs."""
-
-    @property
-    def deposit(self) -> int:
-        """What the payer put in, ever."""
-        ...
-
-    @property
-    def claimed(self) -> int:
-        """What was taken out by vouchers, ever."""
-        ...
-
-    @property
-    def exit_at(self) -> int:
-        """When the payer may take the rest, 0 while it stays."""
-        ...
+from plait_node.settlement.till import ChannelFacts
 
 
 class Head(Protocol):
@@ -45,7 +27,7 @@ class Head(Protocol):
 class Chain(Protocol):
     """The reading half of the chain that a payee needs."""
 
-    async def channel(self, payer: Address, payee: Address, signer: Address) -> Slot:
+    async def channel(self, payer: Address, payee: Address, signer: Address) -> ChannelFacts:
         """Return a channel's slot."""
         ...
 
@@ -109,4 +91,4 @@ class Outside:
     patience_s: float
 
 
-__all__ = ["Chain", "Deposits", "Found", "Head", "NodeDirectory", "OnChain", "Outside", "Slot"]
+__all__ = ["Chain", "Deposits", "Found", "Head", "NodeDirectory", "OnChain", "Outside"]

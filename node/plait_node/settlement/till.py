@@ -21,21 +21,21 @@ _MOST = 4_096
 
 
 class ChannelFacts(Protocol):
-    """A channel as the chain stores it."""
+    """A channel as the chain stores it; amounts in base units, times in Unix seconds."""
 
     @property
     def deposit(self) -> int:
-        """Return the deposit, in base units."""
+        """Return what the payer put in, ever."""
         ...
 
     @property
     def claimed(self) -> int:
-        """Return what was claimed of it."""
+        """Return what was taken out by vouchers, ever."""
         ...
 
     @property
     def exit_at(self) -> int:
-        """Return when the payer's exit ends, 0 while none runs."""
+        """Return when the payer may take the rest, 0 while no exit runs."""
         ...
 
 
