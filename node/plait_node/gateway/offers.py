@@ -185,15 +185,17 @@ class OfferBook:
         return limit_of(sum(offer.room for offer in self._offers if offer.group == group))
 
     async def listing(self) -> gateway_pb2.ModelListing:
-        """Return the models that live workers offer."""
+        """Return the models that live workers offer; one that is kept here and has none now is named without terms."""
         listing = gateway_pb2.ModelListing()
-        offers = await self.live()
-        for model in sorted({offer.model for offer in offers}):
-            manifest = self._shelf.manifest(model)
-            quote, _ = await self.quote(model)
+        for model, manifest in sorted(self._shelf.manifests().items()):
+            try:
+                quote, _ = await self.quote(model)
+            except NoRouteError:
+                listing.models.add(model=model, name=manifest.name)
+                continue
             listing.models.add(
                 model=model,
-                name=manifest.name if manifest else "",
+                name=manifest.name,
                 terms=[codec.to_pb(terms) for terms in quote.message.terms],
                 max_input=quote.message.max_input,
                 max_output=quote.message.max_output,

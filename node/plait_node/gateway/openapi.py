@@ -97,7 +97,9 @@ _CALLS: Mapping[str, _Call] = {
         refusals=(400, 413, 421, 429, 503),
     ),
     "/v1/models": _Call(
-        does="List what live workers offer now.", gives=gateway_pb2.ModelListing, refusals=(404, 429, 503)
+        does="List what live workers offer, and without terms what has no worker now.",
+        gives=gateway_pb2.ModelListing,
+        refusals=(404, 429, 503),
     ),
     "/v1/manifests/{id}": _Call(does="Read a model's manifest.", gives=_JSON, refusals=(400, 404, 429)),
     "/v1/files/{id}": _Call(

@@ -8,6 +8,7 @@ import random
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import httpx
 
@@ -21,6 +22,8 @@ from plait.protocol.errors import MalformedMessageError, PlaitError, UnknownMode
 from plait.protocol.ids import Address, Hash, hash32, keccak, to_hex
 from plait.protocol.manifest import Manifest
 from plait.protocol.tokens import ChatTokenizer
+
+Offered: TypeAlias = dict[Hash, list[GatewayClient]]
 
 MOST_GATEWAYS = 8  # asked what they serve
 MOST_QUOTES = 3
@@ -71,7 +74,7 @@ class Catalogue:
 
     async def models(self) -> list[Model]:
         """Return the models that gateways offer now; names are those of the manifests' own bytes."""
-        served = await self._offers()
+        served, _ = await self._offers()
         found: list[Model] = []
         for model, gateways in served.items():
             manifest = await self._manifest(model, gateways)
@@ -80,27 +83,39 @@ class Catalogue:
         return sorted(found, key=lambda each: (each.name, each.id))
 
     async def find(self, name: str) -> Served:
-        """Return a model by name or 0x id; raise `UnknownModelError` with what is served, `AmbiguousModelError`."""
-        served = await self._offers()
-        if name.startswith("0x") and len(name) == 66:
-            matching = [hash32(name)] if hash32(name) in served else []
-        else:
-            matching = [
-                model
-                for model, gateways in served.items()
-                if (await self._manifest(model, gateways)).name.casefold() == name.casefold()
-            ]
+        """Return a model by name or 0x id; raise `UnknownModelError` with what is served, `AmbiguousModelError`.
+
+        One that no worker serves now is found as well, where none of its name is served: the gateways that keep it
+        say in place of a quote when to come back.
+        """
+        served, resting = await self._offers()
+        where = served
+        matching = await self._matching(name, served)
+        if not matching:
+            where = resting
+            matching = await self._matching(name, resting)
         if not matching:
             raise UnknownModelError(f"no gateway serves {name!r}; served now: {await self._listing(served)}")
         if len(matching) > 1:
             raise AmbiguousModelError(name, [to_hex(each) for each in matching])
-        manifest, tokenizer = await self._files(matching[0], served[matching[0]])
-        return Served(manifest=manifest, tokenizer=tokenizer, gateways=tuple(served[matching[0]]))
+        manifest, tokenizer = await self._files(matching[0], where[matching[0]])
+        return Served(manifest=manifest, tokenizer=tokenizer, gateways=tuple(where[matching[0]]))
 
-    async def _offers(self) -> dict[Hash, list[GatewayClient]]:
+    async def _matching(self, name: str, models: Offered) -> list[Hash]:
+        if name.startswith("0x") and len(name) == 66:
+            return [hash32(name)] if hash32(name) in models else []
+        return [
+            model
+            for model, gateways in models.items()
+            if (await self._manifest(model, gateways)).name.casefold() == name.casefold()
+        ]
+
+    async def _offers(self) -> tuple[Offered, Offered]:
+        """Return which gateways offer which models now, and which keep one that no worker of theirs serves now."""
         gateways = await self.gateways()
         answers = await asyncio.gather(*(each.models() for each in gateways), return_exceptions=True)
-        found: dict[Hash, list[GatewayClient]] = {}
+        served: Offered = {}
+        resting: Offered = {}
         refused: list[PlaitError] = []
         for gateway, answer in zip(gateways, answers, strict=True):
             if isinstance(answer, PlaitError):
@@ -108,15 +123,15 @@ class Catalogue:
             elif isinstance(answer, BaseException):
                 raise answer
             else:
-                for model in answer:
-                    found.setdefault(model, []).append(gateway)
+                for model, live in answer.items():
+                    (served if live else resting).setdefault(model, []).append(gateway)
         if len(refused) == len(gateways):
             error = NoGatewayError("no staked gateway says what it serves", [each.text for each in refused])
             error.retry_after_s = min((each.retry_after_s for each in refused if each.retry_after_s > 0), default=0.0)
             raise error
-        return found
+        return served, resting
 
-    async def _listing(self, served: dict[Hash, list[GatewayClient]]) -> str:
+    async def _listing(self, served: Offered) -> str:
         names = [f"{(await self._manifest(each, gateways)).name} ({to_hex(each)})" for each, gateways in served.items()]
         return ", ".join(sorted(names)) or "nothing"
 

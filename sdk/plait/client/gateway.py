@@ -78,12 +78,12 @@ class GatewayClient:
         self._faces = (url, *others)
         self._http = http
 
-    async def models(self) -> dict[Hash, str]:
-        """Return the ids and claimed names of the models it serves."""
+    async def models(self) -> dict[Hash, bool]:
+        """Return the models it keeps, each with whether a worker serves it now."""
         data = await self._get("/v1/models", MAX_REPLY_BYTES)
         with self._checked("list of models"):
             listing = parse(gateway_pb2.ModelListing, data)
-            return {hash32(each.model): each.name[:128] for each in listing.models[:1_000]}
+            return {hash32(each.model): bool(each.terms) for each in listing.models[:1_000]}
 
     async def ended(self, channel: Hash, count: int) -> list[ReceiptLeaf]:
         """Return the first `count` ended jobs of a channel as it publishes them, unchecked."""

@@ -102,7 +102,8 @@ class FakeGateway:
     def get(self, path: str) -> httpx.Response:
         match path.split("/")[2:]:
             case ["models"]:
-                served = gateway_pb2.ServedModel(model=self.swarm.manifest.model_id, name="a lie")
+                terms = [to_pb(self.swarm.terms)]
+                served = gateway_pb2.ServedModel(model=self.swarm.manifest.model_id, name="a lie", terms=terms)
                 return self.reply(path, gateway_pb2.ModelListing(models=[served]))
             case ["manifests", _]:
                 return httpx.Response(200, content=self.change_data(path, self.swarm.manifest.to_json()))

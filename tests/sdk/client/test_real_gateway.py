@@ -22,7 +22,7 @@ from plait import AsyncPlait
 from plait.errors import DepositTooSmallError, RefusedError, StageFailedError, UnknownModelError
 from plait.protocol.codec import fault_to_pb, signed_from_pb
 from plait.protocol.errors import Fault
-from plait.protocol.ids import Address, channel_id, keccak
+from plait.protocol.ids import Address, channel_id, group_id, keccak
 from plait.protocol.messages import Request
 from plait.protocol.pb import gateway_pb2
 from plait.protocol.sealing import open_prompt
@@ -164,6 +164,30 @@ async def test_real_gateway_passes_a_sealed_prompt_on_to_its_worker(world: World
         (capsule,) = brought.call.capsules
         key = stand.swarm.prekey_secret.open(capsule.sealed, request=request, node=stand.swarm.worker.owner)
         assert tuple(open_prompt(key, request, brought.call.prompt)[0]) == prompt.ids
+
+
+async def test_real_gateway_without_a_live_worker_is_waited_for(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with real(world, tmp_path / "node") as there:
+        stand, model = there.stand, there.stand.swarm.manifest.model_id
+        await stand.broker.withdraw_offer(stand.me, model, group=group_id(model, "cpu", 0, 0))
+        stand.now += 2
+        slept: list[float] = []
+
+        async def sleep(seconds: float) -> None:
+            slept.append(seconds)
+            stand.now += seconds
+            await stand.offer()
+
+        monkeypatch.setattr("plait.client.patience.sleep", sleep)
+        assert await there.client.models.list() == []
+        with pytest.raises(UnknownModelError, match="served now: nothing"):
+            await there.client.chat.completions.create(model="other", messages=CHAT)
+        assert slept == []
+        answer = await there.client.chat.completions.create(model="tiny", messages=CHAT, max_tokens=200)
+        assert answer.choices[0].message.content == ANSWER
+        assert slept == [5.0]
 
 
 async def test_real_gateway_refusals_are_typed(world: World, tmp_path: Path) -> None:
