@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import socket
 import sys
 from pathlib import Path
 
 import psutil
 
 from plait_node.broker.errors import ServerStartError
+from plait_node.ports import free_port
 
 _CONFIG = """\
 server_name: plait-{port}
@@ -44,10 +44,10 @@ class LocalServer:
         return self._process.pid
 
     @classmethod
-    async def start(cls, directory: Path, *, port: int | None = None, timeout_s: float = 15.0) -> LocalServer:
+    async def start(cls, directory: Path, *, port: int | None = None, timeout_s: float = 30.0) -> LocalServer:
         """Start over the data in `directory`, on a free port unless one is named; raise `ServerStartError`."""
         directory = await asyncio.to_thread(_prepare, directory)
-        chosen = port if port is not None else _free_port()
+        chosen = port if port is not None else free_port()
         config = directory / "nats.conf"
         config.write_text(_CONFIG.format(port=chosen, directory=directory), encoding="utf-8")
         process = await asyncio.create_subprocess_exec(
@@ -125,12 +125,6 @@ def _prepare(directory: Path) -> Path:
             raise ServerStartError(f"an older nats-server (pid {text}) holds {directory}; end it first") from error
     pid_file.unlink(missing_ok=True)
     return directory
-
-
-def _free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 async def _greets(port: int) -> bool:

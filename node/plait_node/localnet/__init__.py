@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from plait_node.localnet.network import Network
-from plait_node.localnet.processes import Child, free_port
+from plait_node.localnet.processes import Child
 
-__all__ = ["Child", "Network", "free_port"]
+__all__ = ["Child", "Network"]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import httpx
 
 from plait.protocol.ids import Address, to_hex
-from plait_node.localnet.processes import Child, Children, find_program, free_port, until_up
+from plait_node.localnet.processes import Child, Children, find_program, until_up
+from plait_node.ports import free_port
 
 _ETHER = 10**18
 _DEADLINE_S = 20.0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import socket
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -34,8 +33,9 @@ from plait_node.localnet.plan import (
     Shared,
     toml_of,
 )
-from plait_node.localnet.processes import Child, Children, free_port, until_up
+from plait_node.localnet.processes import Child, Children, until_up
 from plait_node.models import publish
+from plait_node.ports import free_port
 from plait_node.selector.machine import measure
 from plait_node.selector.observe import HARDWARE, save_hardware
 
@@ -52,14 +52,13 @@ def operators() -> dict[str, Operator]:
 
 
 def processes(owners: dict[str, Operator]) -> tuple[Process, ...]:
-    """Return the six processes with ports that are free now."""
+    """Return the six processes, each with ports of its own."""
 
     def process(name: str, owner: str, role: str, blocks: tuple[int, int] = (0, 0)) -> Process:
-        dht_port = free_port(socket.SOCK_DGRAM)
         first, last = blocks
         operator = owners[owner]
         return Process(
-            name=name, operator=operator, role=role, port=free_port(), dht_port=dht_port, first=first, last=last
+            name=name, operator=operator, role=role, port=free_port(), dht_port=free_port(), first=first, last=last
         )
 
     stages = [process(f"stage-{name}", name, "stage", blocks) for name, blocks in _STAGES.items()]

@@ -6,10 +6,8 @@ import asyncio
 import contextlib
 import ctypes
 import os
-import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -19,7 +17,6 @@ from pathlib import Path
 from plait_node.errors import LocalnetError
 
 _STOP_S = 8.0
-_PORTS = range(20_000, 32_000)
 _PR_SET_PDEATHSIG = 1
 
 
@@ -30,15 +27,6 @@ def find_program(name: str) -> str:
     if found is None:
         raise LocalnetError(f"{name} is not installed: run `make setup`")
     return found
-
-
-def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
-    """Return a loopback port that nobody holds now, below those that the system hands out by itself."""
-    while True:
-        port = _PORTS.start + secrets.randbelow(len(_PORTS))
-        with socket.socket(socket.AF_INET, kind) as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
 
 
 def _die_with_parent() -> None:

@@ -6,12 +6,10 @@ import os
 import queue
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from plait.protocol.ids import Address, Group, Hash, to_hex
 from plait_node.broker import BrokerAccess, NatsBroker
 from plait_node.broker.connection import Connection
 from plait_node.broker.groups import groups_of
+from plait_node.ports import claim
 
 ROOT = Path(__file__).resolve().parents[3]
 SCRIPT = ROOT / "deploy" / "nats" / "start-local.sh"
@@ -123,19 +122,10 @@ class Cluster:
 def free_ports() -> int:
     """Return a port whose next two, and the tenth to twelfth after it, are free too."""
     for _ in range(200):
-        first = 20_000 + secrets.randbelow(20_000)
-        if all(is_free(first + offset) for offset in (0, 1, 2, 10, 11, 12)):
+        first = 20_000 + secrets.randbelow(12_000)
+        if all(claim(first + offset) for offset in (0, 1, 2, 10, 11, 12)):
             return first
     raise AssertionError("no free ports")
-
-
-def is_free(port: int) -> bool:
-    with closing(socket.socket()) as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-        return True
 
 
 def lines_of(process: subprocess.Popen[str], deadline_s: float) -> Sequence[str]:

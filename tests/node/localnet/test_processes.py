@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from plait_node.errors import LocalnetError
-from plait_node.localnet.processes import Children, find_program, free_port, until_up
+from plait_node.localnet.processes import Children, find_program, until_up
 
 SLEEPER = [sys.executable, "-c", "import time; print('here', flush=True); time.sleep(60)"]
 STUBBORN = [sys.executable, "-c", "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(60)"]
@@ -95,12 +94,6 @@ def test_child_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     parent.stdout.close()
 
     assert gone(child)
-
-
-@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
-def test_free_port_can_be_bound(kind: socket.SocketKind) -> None:
-    with socket.socket(socket.AF_INET, kind) as probe:
-        probe.bind(("127.0.0.1", free_port(kind)))
 
 
 def test_find_program_missing_says_what_to_do() -> None:
