@@ -33,7 +33,8 @@ _RETRY_S = 0.2
 _TRY_S = 1.0
 # Copies of a stream where there is a cluster to hold them.
 _REPLICAS = 3
-_NO_SUCH_SEQUENCE = 10043
+# What the server says of a message that is gone; with the second it also says why another could not be dropped.
+_NO_SUCH_SEQUENCE, _NOT_DROPPED, _GONE = 10043, 10057, "no message found"
 _NO_MESSAGES = ("404", "408", "409")
 # What the server says when another message is the last one of the subject.
 _NOT_THE_LAST = (10071, 10164)
@@ -227,11 +228,10 @@ class Connection:
     async def delete(self, stream: str, sequence: int) -> None:
         """Drop one message; one that is gone already is no error."""
         try:
-            await self._call(
-                "drop a message", lambda: self._stream.delete_msg(stream, sequence), keep=(BadRequestError,)
-            )
-        except BadRequestError as error:
-            if error.err_code != _NO_SUCH_SEQUENCE:
+            await self._call("drop a message", lambda: self._stream.delete_msg(stream, sequence), keep=(APIError,))
+        except APIError as error:
+            gone = error.err_code == _NOT_DROPPED and error.description == _GONE
+            if not gone and error.err_code != _NO_SUCH_SEQUENCE:
                 raise BrokerDownError("drop a message", error) from error
 
     async def purge(self, stream: str, subject: str) -> None:
