@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _POLL_MS = 250
 _KEEP_JOINED_S = 2.0
+_CHOICES = 20
 _COUNT_S = 0.05
 
 
@@ -123,6 +124,19 @@ class LibtorrentDht:
 
     async def start(self, *, deadline_s: float = 10.0) -> None:
         """Listen; raise `DhtPortInUseError` when the port is taken."""
+        # libtorrent takes any port of TCP and then wants that of UDP, which another process may hold: it looks again.
+        for left in reversed(range(1 if self._wanted_port else _CHOICES)):
+            try:
+                await self._listen(deadline_s)
+            except DhtPortInUseError:
+                if not left:
+                    raise
+            else:
+                break
+        await self._open_client(deadline_s)
+        self._joiner = asyncio.create_task(self._keep_joined(), name="dht-join")
+
+    async def _listen(self, deadline_s: float) -> None:
         self._loop = asyncio.get_running_loop()
         self._listening = self._loop.create_future()
         self._stopping.clear()
@@ -138,8 +152,6 @@ class LibtorrentDht:
         except DhtPortInUseError:
             await self.stop()
             raise
-        await self._open_client(deadline_s)
-        self._joiner = asyncio.create_task(self._keep_joined(), name="dht-join")
 
     async def stop(self) -> None:
         """End the session and its thread; searches still running find nothing."""

@@ -19,6 +19,7 @@ import libtorrent as lt
 Peer = tuple[str, int]
 
 ANSWER_S = 0.7
+_UNREAD_S = 0.05  # more: where this process stood still, answers lie in its socket when the time is over
 _MAX_DATAGRAM = 4_096
 # A burst of answers to many searches at once must not look like silence.
 _RECEIVE_BUFFER = 1 << 20
@@ -80,7 +81,7 @@ class Krpc(asyncio.DatagramProtocol):
         """Ignore what the socket says: a silent peer is noticed by its silence."""
 
     async def ask(self, peer: Peer, method: bytes, arguments: dict[bytes, Any]) -> Answer | None:
-        """Send a query and return the answer; None when none came within `ANSWER_S`."""
+        """Send a query and return the answer; None when none came within `ANSWER_S`, or had when we could look."""
         transport = self._transport
         if transport is None or not is_address(peer):
             return None
@@ -91,9 +92,10 @@ class Krpc(asyncio.DatagramProtocol):
         self._waiting[peer, number] = waiting
         try:
             transport.sendto(_bencode(message), peer)
-            async with asyncio.timeout(ANSWER_S):
-                return await waiting
-        except (TimeoutError, OSError):
+            for patience_s in (ANSWER_S, _UNREAD_S):
+                await asyncio.wait({waiting}, timeout=patience_s)
+            return waiting.result() if waiting.done() else None
+        except OSError:
             return None
         finally:
             self._waiting.pop((peer, number), None)

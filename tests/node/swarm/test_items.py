@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
+import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -13,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from plait_node.swarm import krpc as krpc_module
 from plait_node.swarm.items import DhtKey, ItemClient, signed_bytes, target_of
 from plait_node.swarm.krpc import ANSWER_S, Krpc, Peer, _read
 from plait_node.swarm.search import Peers
@@ -58,7 +62,7 @@ async def client(lie: Lie) -> AsyncIterator[ItemClient]:
 
 async def found(lie: Lie, key: DhtKey) -> bytes | None:
     async with client(lie) as items:
-        return await items.get(key.public, b"s", deadline_s=2)
+        return await items.get(key.public, b"s", deadline_s=20)
 
 
 KEY = DhtKey(os.urandom(32))
@@ -104,20 +108,21 @@ async def test_get_peer_that_names_ever_nearer_peers_is_asked_a_bounded_number_o
         near = int.from_bytes(target_of(KEY.public, b"s"), "big") ^ (1 << max(0, 159 - len(seen)))
         return {b"nodes": (near.to_bytes(20, "big") + b"\x7f\x00\x00\x01" + b"\x00\x01") * 30}
 
-    assert await asyncio.wait_for(found(endless, KEY), 20) is None
+    assert await asyncio.wait_for(found(endless, KEY), 60) is None
     assert len(seen) <= 64
 
 
-async def test_put_refused_with_an_error_is_not_counted_and_not_waited_for() -> None:
+async def test_put_refused_with_an_error_is_not_counted_and_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(krpc_module, "ANSWER_S", 60.0)
+
     def refuse(query: dict[bytes, Any]) -> dict[bytes, Any] | bytes:
         if query[b"q"] == b"get":
             return {b"nodes": b""}
         return lt.bencode({b"e": [203, b"bad token"], b"t": query[b"t"], b"y": b"e"})
 
     async with client(refuse) as items:
-        began = asyncio.get_running_loop().time()
-        assert await items.put(KEY, b"s", b"x", deadline_s=5) == 0
-        assert asyncio.get_running_loop().time() - began < ANSWER_S
+        async with asyncio.timeout(30):
+            assert await items.put(KEY, b"s", b"x", deadline_s=50) == 0
 
 
 async def test_put_after_a_clock_set_back_is_numbered_above_what_was_stored() -> None:
@@ -141,7 +146,7 @@ async def test_ask_cancelled_as_the_answer_comes_is_cancelled() -> None:
     (waiting,) = krpc._waiting.values()
     waiting.set_result(None)
     asking.cancel()
-    await asyncio.wait({asking}, timeout=5)
+    await asyncio.wait({asking}, timeout=30)
     assert asking.cancelled()
     krpc.close()
 
@@ -155,7 +160,7 @@ async def test_put_cancelled_as_it_was_sent_is_cancelled(monkeypatch: pytest.Mon
     monkeypatch.setattr(ItemClient, "_store", store)
     async with client(lambda _: None) as items:
         putting = asyncio.create_task(items.put(KEY, b"s", b"v", deadline_s=5))
-        await asyncio.wait({putting}, timeout=5)
+        await asyncio.wait({putting}, timeout=30)
         assert putting.cancelled()
 
 
@@ -172,7 +177,7 @@ async def test_ask_answer_of_another_address_or_transaction_is_not_taken() -> No
     _, krpc = await loop.create_datagram_endpoint(Krpc, local_addr=("127.0.0.1", 0))
     try:
         waiting = asyncio.create_task(krpc.ask(honest.get_extra_info("sockname"), b"get", {b"target": b"t" * 20}))
-        query, addr = await asyncio.wait_for(asked.get(), 2)
+        query, addr = await asyncio.wait_for(asked.get(), 30)
         answer = {b"r": {b"id": b"i" * 20}, b"t": query[b"t"], b"y": b"r"}
         forger.sendto(lt.bencode(answer), addr)
         honest.sendto(lt.bencode(answer | {b"t": bytes(4)}), addr)
@@ -181,6 +186,28 @@ async def test_ask_answer_of_another_address_or_transaction_is_not_taken() -> No
         krpc.close()
         honest.close()
         forger.close()
+
+
+async def test_ask_answers_that_came_while_this_process_stood_still_are_taken() -> None:
+    def answer(server: socket.socket, count: int) -> None:
+        for _ in range(count):
+            query, addr = server.recvfrom(4_096)
+            reply = {b"r": {b"id": b"i" * 20}, b"t": lt.bdecode(query)[b"t"], b"y": b"r"}  # type: ignore[index, call-overload]
+            server.sendto(lt.bencode(reply), addr)
+
+    _, krpc = await asyncio.get_running_loop().create_datagram_endpoint(Krpc, local_addr=("127.0.0.1", 0))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        server.settimeout(30)
+        peer = threading.Thread(target=answer, args=(server, 8))
+        peer.start()
+        asking = [asyncio.create_task(krpc.ask(server.getsockname(), b"get", {})) for _ in range(8)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        peer.join()  # in the loop's own thread: nothing is read meanwhile
+        time.sleep(ANSWER_S)  # noqa: ASYNC251 - nor now
+        assert all(await asyncio.gather(*asking))
+    krpc.close()
 
 
 async def test_ask_peer_without_a_usable_address_is_nobody() -> None:
