@@ -26,8 +26,8 @@ from plait.protocol.ids import Address, Hash, address, channel_id, to_hex
 from plait.protocol.typed import Key
 
 UP_S = 200.0  # on a machine where everything else runs as well
-DOWN_S = 20.0
-CLAIMED_S = 30.0
+DOWN_S = 40.0
+CLAIMED_S = 120.0
 COIN_WEI = 10**19
 TOKEN = 10**6
 MODEL = "smollm2-135m"
@@ -95,7 +95,7 @@ class Node:
         os.kill(self.pid, signal.SIGKILL)
 
 
-async def until(happened: Callable[[], bool], otherwise: str, *, within_s: float = 20.0) -> None:
+async def until(happened: Callable[[], bool], otherwise: str, *, within_s: float = 60.0) -> None:
     """Wait until something is so."""
     deadline = time.monotonic() + within_s
     while not happened():
@@ -213,7 +213,7 @@ class LiveNetwork:
     async def call(self, method: str, *params: object) -> Any:  # noqa: ANN401 JSON
         """Call a JSON-RPC method of the chain."""
         body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": list(params)}
-        async with httpx.AsyncClient(timeout=20.0) as http:
+        async with httpx.AsyncClient(timeout=60.0) as http:
             answer = (await http.post(self.rpc, json=body)).json()
         if "error" in answer:
             raise AssertionError(f"{method}: {answer['error']}")

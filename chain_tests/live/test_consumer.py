@@ -133,7 +133,7 @@ async def test_contract_s_prompt_reaches_the_node_whatever_strangers_bring_befor
         assert await spoil(number=asked.number + 1) == 404
         await client.requests.deliver_prompt(asked.number, ids=prompt.ids, content_key=prompt.content_key)
         await spoil()
-        answer = await client.requests.wait(asked.number, timeout=100)
+        answer = await client.requests.wait(asked.number, timeout=200)
 
         assert await keeper.kept(asked) == keccak(ids_bytes(answer.ids))
         assert await reader.token_balance(keeper.at) == FEE

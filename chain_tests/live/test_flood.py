@@ -53,7 +53,7 @@ async def test_callers_beyond_the_queue_wait_as_long_as_they_are_told_and_are_an
 
         with stopped(net.nodes["worker"].pid):  # no job ends before the last one came
             asking = asyncio.gather(*(ask(clients[number % 2], number) for number in range(count)))
-            await until(lambda: tally.refused[FULL] >= BEYOND, "nobody was refused", within_s=60)
+            await until(lambda: tally.refused[FULL] >= BEYOND, "nobody was refused", within_s=120)
             assert len(tally.queued) - 1 == tally.limit  # the test itself asked before
         answers = await asking
 

@@ -73,7 +73,7 @@ async def test_request_on_chain_is_answered_in_a_transaction_with_the_same_token
         earned = (await reader.earnings(net.owner("gateway"))).earned
         number = await client.requests.submit(model=MODEL, messages=talk(QUESTION), fee=fee, max_tokens=16)
         assert await reader.token_balance(key.address) == 10_000_000 - fee
-        answer = await client.requests.wait(number, timeout=60)
+        answer = await client.requests.wait(number, timeout=200)
         sent = await net.call("eth_getTransactionByHash", answer.transaction)
         assert sent["from"] == to_hex(net.service_key("worker").address)
         assert ids_bytes(answer.ids).hex() in sent["input"]
@@ -119,7 +119,7 @@ async def test_request_by_commitment_is_answered_and_its_prompt_is_nowhere_but_a
             model=MODEL, messages=talk(question), fee=10_000, max_tokens=16, publish_prompt=False
         )
         kept = files(net)
-        answer = await client.requests.wait(number, timeout=100)
+        answer = await client.requests.wait(number, timeout=200)
         asked = await (await client.edge()).asked(number)
         assert asked is not None
         stream = await read(client, question, tokens=16)

@@ -25,7 +25,7 @@ from plait.errors import (
     WrongChainError,
 )
 from plait.protocol.pb import gateway_pb2
-from plait_node.localnet import free_port
+from plait_node.ports import free_port
 
 pytestmark = pytest.mark.timeout(300)
 

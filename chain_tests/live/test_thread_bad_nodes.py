@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-import socket
 import time
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
@@ -24,8 +23,8 @@ from plait.protocol.typed import Key, struct_hash
 from plait_model.gguf import find_embedded_model
 from plait_node.chain_nodes import ChainNodes
 from plait_node.home import Home
-from plait_node.localnet import free_port
 from plait_node.models import ModelStore
+from plait_node.ports import free_port
 from plait_node.swarm import Announcer, DhtKey, Directory, LibtorrentDht, NodeFacts
 from plait_node.wire import Dialer, Link, PeerIdentity, encode_rows, load_certificate, make_certificate
 from plait_node.wire.dial import Destination
@@ -216,7 +215,7 @@ async def test_bad_frame_closes_the_stream_and_the_stage_serves_on(
         link = await link_to(net, stage.name, identity, CachedDirectory(reader))
         link._outbox.put(data, len(data))
         # What the peer itself hears may be gRPC's own word, as its stream dies while it writes; the stage's log counts.
-        await asyncio.wait_for(link.wait_closed(), 10)
+        await asyncio.wait_for(link.wait_closed(), 60)
     blamed = f"peer blamed owner={to_hex(mason.owner)}"
     await until(lambda: blamed in stage.text()[before:], "the stage blames nobody")
     assert any(blamed in line and reason in line for line in stage.text()[before:].splitlines())
@@ -249,7 +248,7 @@ async def test_rows_of_the_wrong_type_end_the_job_blame_their_sender_and_the_sta
                     frame = pb.Rows(job=struct_hash(job), step=step, count=1, codec=FP32, data=rows)
                     await link.send(pb.Frame(rows=frame))
                     sent = True
-        await asyncio.wait_for(link.wait_closed(), 10)
+        await asyncio.wait_for(link.wait_closed(), 60)
         assert "malformed rows" in link.reason
         assert caught.value.text
         assert stream.paid <= stream.price_of(stream.verified_tokens)
@@ -274,7 +273,7 @@ async def stranger(running_network: LiveNetwork) -> AsyncGenerator[Stranger]:
     net, key, port = running_network, Key.generate(), free_port()
     async with net.reader() as reader:
         peers = await ChainNodes(reader).peers()
-    dht = LibtorrentDht(host="127.0.0.1", port=free_port(socket.SOCK_DGRAM), peers=peers)
+    dht = LibtorrentDht(host="127.0.0.1", port=free_port(), peers=peers)
     await dht.start()
     try:
         await dht.joined(peers=3)
@@ -286,22 +285,23 @@ async def stranger(running_network: LiveNetwork) -> AsyncGenerator[Stranger]:
             node=key.address,
             clock=time.time,
         )
-        await announcer.announce(
-            NodeFacts(
-                model=net.model,
-                first=10,
-                last=20,
-                profile=ModelStore(net.folder_of("models")).open(net.model).manifest.profiles[0].profile_id,
-                step_micros=1,
-                free_steps=8_192,
-                queue=0,
-                price=0,
-                host="127.0.0.1",
-                port=port,
-                certificate=keccak(b"certificate"),
-            )
+        facts = NodeFacts(
+            model=net.model,
+            first=10,
+            last=20,
+            profile=ModelStore(net.folder_of("models")).open(net.model).manifest.profiles[0].profile_id,
+            step_micros=1,
+            free_steps=8_192,
+            queue=0,
+            price=0,
+            host="127.0.0.1",
+            port=port,
+            certificate=keccak(b"certificate"),
         )
+        announcing = asyncio.create_task(announcer.run(lambda: facts))  # a record lives for a minute
         yield Stranger(owner=key.address, port=port, dht=dht)
+        announcing.cancel()
+        await asyncio.gather(announcing, return_exceptions=True)
     finally:
         await dht.stop()
 
@@ -311,7 +311,7 @@ async def test_unstaked_node_that_announces_blocks_is_ignored_and_counted(
 ) -> None:
     log = net.nodes["worker"].log
     line = f"announcer ignored reason=unknown_announcer host=127.0.0.1 port={stranger.port}"
-    await until(lambda: line in log.read_text(encoding="utf-8"), "the worker does not see it", within_s=60)
+    await until(lambda: line in log.read_text(encoding="utf-8"), "the worker does not see it", within_s=120)
     async with net.reader() as reader:
         directory = Directory(
             dht=stranger.dht,

@@ -20,7 +20,7 @@ from plait.protocol.messages import Job
 pytestmark = pytest.mark.timeout(300)
 
 STORY = "Write a long story about a lighthouse keeper and the sea."
-STOP_AFTER, LIMIT_S = 10, 40.0
+STOP_AFTER, LIMIT_S = 10, 100.0
 
 
 async def ask(client: AsyncPlait, stop: Callable[[Job], None]) -> ChatCompletion:

@@ -21,7 +21,7 @@ from plait_audit import audit
 pytestmark = pytest.mark.timeout(300)
 
 CLOSES_AFTER_S = 1_800
-REQUEST_S = 60
+REQUEST_S = 200
 STAKE_LEFT = 40  # base units; half of it is less than one short answer earns
 FINAL_BLOCKS = 70  # anvil calls a block final that is 64 deep
 

@@ -21,7 +21,7 @@ from plait.client.core import AsyncStream
 from plait.protocol.ids import Address, to_hex
 from plait.protocol.typed import Key
 from plait_node.home import Home
-from plait_node.localnet import free_port
+from plait_node.ports import free_port
 from plait_node.swarm import DhtKey
 
 pytestmark = pytest.mark.timeout(400)

@@ -37,7 +37,7 @@ async def test_stage_process_behind_nat_carries_an_answer(net: LiveNetwork, tmp_
         file.write_text(dialable.replace("[stage]", '[stage]\nreach = "via"'), encoding="utf-8")
         try:
             await net.restart("stage-birch")
-            await until(lambda: "meeting point kept" in birch.text(), "no meeting point", within_s=60)
+            await until(lambda: "meeting point kept" in birch.text(), "no meeting point", within_s=120)
             assert "listen" not in json.loads((birch.home / "ready.json").read_text(encoding="utf-8"))
             after, route = await answered(client)
             assert to_hex(birch.owner) in route

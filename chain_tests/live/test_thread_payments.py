@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
+import itertools
+import sqlite3
 from collections import Counter
+from contextlib import closing
 from math import ceil
 from pathlib import Path
 
@@ -48,22 +50,28 @@ def leaf(net: LiveNetwork, answer: ChatCompletion, amount: int) -> ReceiptLeaf:
     return ReceiptLeaf(kind=RECEIPT, hash=digest, hop_amount=amount, windows_paid=windows(answer))
 
 
-async def quiet(net: LiveNetwork) -> dict[str, list[Claimed]]:
-    """Return the hops' claims once nothing of earlier tests comes any more."""
+async def quiet(net: LiveNetwork, last: ChatCompletion, copies: Path) -> dict[str, list[Claimed]]:
+    """Return the hops' claims once the last answer's are among them, and nothing of earlier tests comes any more."""
     before: dict[str, list[Claimed]] = {}
-    while True:
+    digest = last.signed_receipt.digest(net.deployment.domain)
+    served = {net.by_owner(stage.node).name for stage in last.job.route}
+    for turn in itertools.count():
         now = {name: await net.claims(net.hop(name)) for name in STAGES}
-        if now == before:
+        ended = {name: [each.hash for each in journalled(net, name, copies / f"{turn}-{name}")] for name in served}
+        there = [digest in ended[name][: now[name][-1].jobs if now[name] else 0] for name in served]
+        if now == before and all(there):
             return now
         before = now
         await asyncio.sleep(2.0)
+    raise AssertionError
 
 
 def journalled(net: LiveNetwork, stage: str, copy: Path) -> list[ReceiptLeaf]:
     """Return the ended jobs in a stage's journal, read from a copy: the node goes on writing."""
     copy.mkdir()
-    for file in net.nodes[stage].home.glob("journal.sqlite*"):
-        shutil.copy(file, copy)
+    file = net.nodes[stage].home / "journal.sqlite"
+    with closing(sqlite3.connect(file)) as source, closing(sqlite3.connect(copy / file.name)) as target:
+        source.backup(target)
     with Journal(copy / "journal.sqlite") as journal:
         return PayeeBook(journal, net.deployment.domain, net.owner(stage)).leaves(net.hop(stage))
 
@@ -72,8 +80,10 @@ async def test_three_jobs_are_claimed_one_by_one_with_the_protocol_s_amounts_on_
     net: LiveNetwork, tmp_path: Path
 ) -> None:
     async with net.payer(tmp_path / "payer") as client:
-        await client.chat.completions.create(model="smollm2-135m", messages=talk("Hi."), max_tokens=1, temperature=0)
-        before = await quiet(net)
+        hi = await client.chat.completions.create(
+            model="smollm2-135m", messages=talk("Hi."), max_tokens=1, temperature=0
+        )
+        before = await quiet(net, hi, tmp_path)
         answers = [
             await client.chat.completions.create(
                 model="smollm2-135m", messages=talk(question), max_tokens=tokens, temperature=0

@@ -28,7 +28,7 @@ from plait.protocol.typed import Key
 from plait.protocol.windows import progress_to
 from plait_audit import audit
 from plait_node.home import Home
-from plait_node.localnet import free_port
+from plait_node.ports import free_port
 from plait_node.swarm import DhtKey
 
 pytestmark = pytest.mark.timeout(500)
@@ -99,7 +99,7 @@ async def _worker(net: LiveNetwork, folder: Path) -> tuple[Address, Process]:
 async def quoted(net: LiveNetwork, owners: set[Address]) -> None:
     """Wait until one quote names the workers of all these owners."""
     call = gateway_pb2.QuoteCall(model=net.model).SerializeToString()
-    async with httpx.AsyncClient(base_url=net.gateway_url, timeout=20.0) as http, asyncio.timeout(90):
+    async with httpx.AsyncClient(base_url=net.gateway_url, timeout=60.0) as http, asyncio.timeout(240):
         while True:
             reply = await http.post("/v1/quotes", content=call)
             if reply.status_code == 200:
@@ -138,7 +138,7 @@ def earned(stream: AsyncStream) -> dict[Address, int]:
 
 async def leaves(net: LiveNetwork, channel: Hash) -> list[ReceiptLeaf]:
     """Return a channel's ended jobs as the gateway publishes them."""
-    async with httpx.AsyncClient(base_url=net.gateway_url, timeout=20.0) as http:
+    async with httpx.AsyncClient(base_url=net.gateway_url, timeout=60.0) as http:
         reply = await http.get(f"/v1/receipts/{to_hex(channel)}/0")
     return [receipt_leaf_from_pb(each.leaf) for each in gateway_pb2.ReceiptListing.FromString(reply.content).entries]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from tests.node.broker.cluster import Cluster
+from tests.node.broker.waiting import LEASE_S
 
 from plait_node.broker import Broker, LocalServer, MemoryBroker, NatsBroker
 
@@ -29,15 +30,31 @@ def server_url(server_folder: Path) -> Iterator[str]:
         loop.close()
 
 
-@pytest_asyncio.fixture(loop_scope="session", params=["memory", "nats"])
-async def broker(request: pytest.FixtureRequest, server_url: str) -> AsyncIterator[Broker]:
-    """Both brokers, with a lease short enough to watch it end."""
-    if request.param == "memory":
-        opened: Broker = MemoryBroker(time.time, ack_wait_s=0.6)
-    else:
-        opened = await NatsBroker.connect(server_url, ack_wait_s=0.6)
+@pytest.fixture(params=["memory", "nats"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def broker(kind: str, server_url: str) -> AsyncIterator[Broker]:
+    """Both brokers, with a lease that ends in no test, however busy the machine."""
+    opened = await open_broker(kind, server_url, ack_wait_s=LEASE_S)
     yield opened
     await opened.close()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def brief(kind: str, server_url: str) -> AsyncIterator[Broker]:
+    """Both brokers, with a lease short enough to watch it end."""
+    opened = await open_broker(kind, server_url, ack_wait_s=2.0)
+    yield opened
+    await opened.close()
+
+
+async def open_broker(kind: str, server_url: str, *, ack_wait_s: float) -> Broker:
+    if kind == "memory":
+        return MemoryBroker(time.time, ack_wait_s=ack_wait_s)
+    return await NatsBroker.connect(server_url, ack_wait_s=ack_wait_s)
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ import pytest
 import pytest_asyncio
 from nats.errors import Error as NatsError
 from tests.node.broker.cluster import NAMES, ROOT, Cluster
+from tests.node.broker.waiting import SOON_S
 from typer.testing import CliRunner
 
 from plait.protocol.pb import gateway_pb2, signed_pb2
@@ -92,7 +93,7 @@ async def test_job_offer_payment_and_answer_pass_between_users_with_keys(
     assert await gateway.publish_job(cluster.group, 1, call_of(cluster), request=request)
     await gateway.bring_prompt(request, gateway_pb2.PromptCall(request=request, prompt=b"brought"))
 
-    async with asyncio.timeout(20), aclosing(worker.jobs(cluster.group)) as jobs:
+    async with asyncio.timeout(2 * SOON_S), aclosing(worker.jobs(cluster.group)) as jobs:
         delivery = await anext(jobs)
         assert (delivery.request, await gateway.backlog(cluster.group)) == (request, 1)
         assert [each.call.prompt for each in await worker.prompts(request)] == [b"brought"]
@@ -122,7 +123,7 @@ async def test_operators_key_is_enough_to_look_after_dead_letters(
     call = call_of(cluster)
     call.request.message.deadline = int(time()) + 600
     await gateway.publish_job(cluster.group, 2, call, request=request)
-    async with asyncio.timeout(20), aclosing(worker.jobs(cluster.group)) as jobs:
+    async with asyncio.timeout(2 * SOON_S), aclosing(worker.jobs(cluster.group)) as jobs:
         await (await anext(jobs)).dead("no stage was there")
 
         access = cluster.seed("operator")
@@ -141,7 +142,7 @@ async def test_operators_key_is_enough_to_look_after_dead_letters(
 
 async def emptied(broker: NatsBroker, cluster: Cluster) -> None:
     """Wait until the group's queue is empty: an acknowledged job leaves all three copies a moment later."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(2 * SOON_S):
         while await broker.backlog(cluster.group):  # noqa: ASYNC110 - the other side is a server
             await asyncio.sleep(0.05)
 
@@ -157,7 +158,7 @@ async def raw(cluster: Cluster, access: BrokerAccess, errors: list[str]) -> User
     await client.connect(
         cluster.url.split(","),
         error_cb=report,
-        connect_timeout=2,
+        connect_timeout=30,
         allow_reconnect=False,
         **connect_options(access, key),
     )
@@ -234,8 +235,8 @@ async def refused(client: UserClient, errors: list[str], act: str, subject: str)
         await client.publish(subject, b"{}")
     else:
         await client.subscribe(subject)
-    await client.flush(timeout=5)
-    for _ in range(100):
+    await client.flush(timeout=30)
+    for _ in range(1_000):
         if any(
             "permissions violation" in error.lower() and f'"{subject}"'.lower() in error.lower() for error in errors
         ):
@@ -251,7 +252,7 @@ async def test_stranger_without_a_key_or_with_another_is_not_let_in(cluster: Clu
         with pytest.raises(NatsError, match=r"(?i)authorization"):
             await raw(cluster, access, [])
         with pytest.raises(BrokerDownError, match="Authorization Violation"):
-            await NatsBroker.connect(cluster.url, access=access, timeout_s=1.0)
+            await NatsBroker.connect(cluster.url, access=access, timeout_s=5.0)
 
 
 async def test_server_of_another_authority_is_not_trusted(cluster: Cluster, tmp_path: Path) -> None:
@@ -263,7 +264,7 @@ async def test_server_of_another_authority_is_not_trusted(cluster: Cluster, tmp_
 
 async def test_streams_that_nobody_made_are_missed_aloud(tmp_path: Path) -> None:
     server = await LocalServer.start(tmp_path)
-    connection = await Connection.open(server.url, name="test", timeout_s=5.0)
+    connection = await Connection.open(server.url, name="test", timeout_s=SOON_S)
     with pytest.raises(StreamsMissingError, match="plait node broker streams"):
         await connection.check_stream(JOBS.name)
     await ensure_streams(connection)

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 import pytest
 from click.testing import Result
+from tests.node.broker.waiting import SOON_S
 from tests.sdk.swarm import DOMAIN, Swarm
 from typer.testing import CliRunner
 
@@ -21,7 +22,7 @@ from plait.protocol import codec
 from plait.protocol.ids import to_hex
 from plait.protocol.pb import gateway_pb2
 from plait.protocol.sealing import ContentKey
-from plait_node.broker import NatsBroker
+from plait_node.broker import NatsBroker, subjects
 from plait_node.broker.dead import DeadLetters
 from plait_node.broker.face import MAX_DELIVERIES, DeadLetter
 from plait_node.cli import app
@@ -59,7 +60,7 @@ class Desk:
         return request
 
     async def bury(self, broker: NatsBroker, reason: str) -> None:
-        async with asyncio.timeout(10), aclosing(broker.jobs(self.group)) as jobs:
+        async with asyncio.timeout(SOON_S), aclosing(broker.jobs(self.group)) as jobs:
             await (await anext(jobs)).dead(reason)
 
     def run(self, act: Callable[[NatsBroker], Awaitable[T]]) -> T:
@@ -80,13 +81,10 @@ class Desk:
 
         async def act(broker: NatsBroker) -> list[str]:
             seen: list[str] = []
-            async with aclosing(broker.results(self.me, request)) as results:
-                try:
-                    async with asyncio.timeout(0.4):
-                        async for result in results:
-                            seen.append(result.event.WhichOneof("body") or "")  # noqa: PERF401 - it does not end
-                except TimeoutError:
-                    pass
+            last, subject = 0, subjects.results(self.me, request)
+            while (row := await broker._connection.next_after(subjects.RESULTS.name, subject, last)) is not None:
+                last = row.sequence
+                seen.append(gateway_pb2.ResultEvent.FromString(row.data).WhichOneof("body") or "")
             return seen
 
         return self.run(act)
@@ -127,7 +125,7 @@ def test_dead_letter_queued_again_is_handed_out_as_a_later_delivery(desk: Desk) 
     assert desk.told(request) == []  # the word that it was given up is taken back
 
     async def take(broker: NatsBroker) -> tuple[bytes, int, bytes]:
-        async with asyncio.timeout(10), aclosing(broker.jobs(desk.group)) as jobs:
+        async with asyncio.timeout(SOON_S), aclosing(broker.jobs(desk.group)) as jobs:
             delivery = await anext(jobs)
             await delivery.ack()
             return delivery.request, delivery.deliveries, delivery.call.prompt
@@ -140,7 +138,7 @@ def test_dead_letter_that_dies_again_is_kept_again(desk: Desk) -> None:
     desk.command("requeue", to_hex(request))
 
     async def exhaust(broker: NatsBroker) -> None:
-        async with asyncio.timeout(20), aclosing(broker.jobs(desk.group)) as jobs:
+        async with asyncio.timeout(SOON_S), aclosing(broker.jobs(desk.group)) as jobs:
             for _ in range(MAX_DELIVERIES):
                 await (await anext(jobs)).nak()
             burying = asyncio.ensure_future(anext(jobs))

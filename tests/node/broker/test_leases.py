@@ -7,6 +7,7 @@ import secrets
 
 import pytest
 from tests.node.broker.test_face import call_of
+from tests.node.broker.waiting import SOON_S
 
 from plait_node.broker import LEASE_LIFE_S, Broker, BrokerClosedError, LogRecord, LogRow, MemoryBroker
 
@@ -76,8 +77,9 @@ async def test_lease_ends_when_it_is_not_renewed_or_is_given_back(broker: Broker
     assert await shared.living(secrets.token_bytes(20)) == {}
     await shared.give_back(gateway, "aa")
     await shared.give_back(gateway, "aa")
+    await shared.renew(gateway, "bb", "http://b")
     assert await shared.living(gateway) == {"bb": "http://b"}
-    async with asyncio.timeout(LEASE_LIFE_S + 5):
+    async with asyncio.timeout(LEASE_LIFE_S + SOON_S):
         while await shared.living(gateway):  # noqa: ASYNC110 - the server acts
             await asyncio.sleep(0.1)
     await shared.renew(gateway, "bb", "http://c")

@@ -8,6 +8,7 @@ from contextlib import aclosing
 from pathlib import Path
 
 import pytest
+from tests.node.broker.waiting import SOON_S
 
 from plait.protocol.pb import gateway_pb2
 from plait_node.broker import LocalServer, NatsBroker, waking
@@ -40,7 +41,7 @@ async def test_look_that_was_rung_for_and_found_nothing_is_made_again_soon(monke
     wake = Wake()
     wake.ring()
     wake.clear()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(SOON_S):
         await wake.wait()
     wake.clear()  # nobody rang since: the next look is an ordinary one
     with pytest.raises(TimeoutError):
@@ -63,7 +64,7 @@ async def test_answer_that_has_not_begun_costs_its_reader_few_looks(
     monkeypatch.setattr(Connection, "next_after", counted)
     gateway, request, worker = (secrets.token_bytes(size) for size in (20, 32, 20))
     broker = await NatsBroker.connect(server_url)
-    async with aclosing(broker.results(gateway, request)) as results, asyncio.timeout(10):
+    async with aclosing(broker.results(gateway, request)) as results, asyncio.timeout(SOON_S):
         waiting = asyncio.ensure_future(anext(results))
         await asyncio.sleep(1.0)
         assert looks <= 8  # at 0.02 s each time it would be near fifty
@@ -82,7 +83,7 @@ async def test_readers_look_when_the_connection_is_back(tmp_path: Path, monkeypa
     await server.stop()
     server = await LocalServer.start(server.directory, port=server.port)
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(SOON_S):
         await wake.wait()
     await stop()
     assert wake not in broker._connection._client.wakes

@@ -197,7 +197,7 @@ class Operator:
     async def pay(self, payment: Payment) -> None:
         """Bring a payment of the payer to the gateway that serves, until it is accepted."""
         slot = SimpleNamespace(deposit=PLENTY, claimed=0, exit_at=0)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while True:
                 try:
                     await self.awake()
@@ -237,7 +237,7 @@ class Operator:
     async def settled(self) -> None:
         """Let everything that is due go through."""
         self.faults.next.clear()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await self.awake()
             for job in self.jobs:
                 self.desk.hops.wake(job.name)

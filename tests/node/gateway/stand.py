@@ -31,7 +31,7 @@ from plait_node.swarm import Announcer, DhtKey, Lookup, MemoryDht
 
 PROMPT = tuple(range(40, 60))  # 20 tokens: one whole window and a short one
 OUTPUT = tuple(range(100, 140))  # 40 tokens
-CALL_S = 10.0
+CALL_S = 60.0
 
 
 @dataclass(slots=True)
@@ -337,6 +337,13 @@ class Stand:
         (folder / "manifest.json").write_bytes(self.swarm.manifest.to_json())
         (folder / "tokenizer.json").write_bytes(tokenizer_json())
         (folder / "chat_template.jinja").write_bytes(TEMPLATE.encode())
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Look again and again until something is so."""
+    async with asyncio.timeout(CALL_S):
+        while not condition():  # noqa: ASYNC110 - what is looked at has no event
+            await asyncio.sleep(0.01)
 
 
 def fault(response: httpx.Response) -> signed_pb2.Fault:

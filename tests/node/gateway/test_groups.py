@@ -92,7 +92,7 @@ async def send(stand: Stand, client: httpx.AsyncClient, size: tuple[int, int]) -
 
 
 async def answered(groups: list[Squad], count: int) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while sum(len(each.got) for each in groups) < count:  # noqa: ASYNC110 - workers tell nobody
             await asyncio.sleep(0.01)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from tests.node.gateway.stand import DOMAIN, OUTPUT, PROMPT, ChainAwayError, Stand, fault
+from tests.node.gateway.stand import DOMAIN, OUTPUT, PROMPT, ChainAwayError, Stand, fault, until
 from tests.sdk.swarm import Event, Node
 
 from plait.protocol import codec
@@ -95,7 +95,7 @@ async def test_answer_whose_receipt_names_a_higher_price_is_withheld(stand: Stan
 
 
 async def test_receipt_that_spreads_late_in_the_table_is_waited_for(tmp_path: Path) -> None:
-    stand = Stand(tmp_path, patience_s=3.0)
+    stand = Stand(tmp_path, patience_s=60.0)
     async with stand.running() as client:
         asked = await stand.submitted(client)
         events = await stand.work(asked)
@@ -113,10 +113,14 @@ async def test_final_chunk_is_held_until_the_receipt_is_there(stand: Stand) -> N
         asked = await stand.submitted(client)
         events = await stand.work(asked, upto=-1)
         following = asyncio.create_task(stand.follow(client, asked))
+        relay, most = stand.gateway._relays[asked.name], len(OUTPUT) // 5 - 1  # all but the last tokens and the note
+
+        def chunks() -> int:
+            return [event.kind for event in relay._events].count("chunk")
+
+        await until(lambda: chunks() == most)
         await asyncio.sleep(0.2)
-        relay = stand.gateway._relays[asked.name]
-        kinds = [event.kind for event in relay._events]
-        assert kinds.count("chunk") == len(OUTPUT) // 5 - 1  # all but the last tokens and the note
+        assert chunks() == most
         await stand.deposit(events[-1].body)
         await stand.publish(asked, events[-1], "1.last")
         assert [each.kind for each in await following] == [event.kind for event in events]
@@ -299,9 +303,9 @@ async def test_job_ended_with_its_receipt_tells_settlement_and_drops_the_answer(
         assert stand.notified == 1
         [round_] = stand.book.rounds()
         assert (round_.row().cumulative, round_.row().jobs) == (price, 1)
-        await asyncio.sleep(0.05)
-        assert isinstance(stand.broker, MemoryBroker)
-        assert ("result", stand.me, asked.name) not in stand.broker._logs
+        broker = stand.broker
+        assert isinstance(broker, MemoryBroker)
+        await until(lambda: ("result", stand.me, asked.name) not in broker._logs)
 
         page = await client.get(f"/v1/receipts/{to_hex(channel.id)}/0")
         listing = gateway_pb2.ReceiptListing.FromString(page.content)

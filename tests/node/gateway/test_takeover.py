@@ -24,9 +24,11 @@ from plait.protocol.pb import gateway_pb2, signed_pb2
 from plait.protocol.receipts import RECEIPT, ReceiptLeaf
 from plait.protocol.typed import Signed
 from plait_node.broker import BrokerDownError, LogRow
-from plait_node.gateway import Gateway
+from plait_node.gateway import Gateway, custody
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+LEASE_S = 60.0
 
 
 @dataclass(slots=True)
@@ -78,7 +80,8 @@ class Two:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def two(tmp_path: Path) -> AsyncIterator[Two]:
+async def two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Two]:
+    monkeypatch.setattr(custody, "LEASE_LIFE_S", LEASE_S)  # only the test ends leases, however slow this machine is
     made = Two(Stand(tmp_path))
     await made.stand.offer()
     async with made.stack:
@@ -200,7 +203,7 @@ async def test_owner_whose_lease_lapsed_unseen_goes_on_and_owns_nothing_until_it
     asked = await stand.submitted(a.client)
     assert a.gateway.owns(two.channel)
     assert a.gateway._custody._renewed is not None
-    a.gateway._custody._renewed -= 4
+    a.gateway._custody._renewed -= LEASE_S + 1
     assert not a.gateway.owns(two.channel)
 
     await a.gateway._custody.renew()

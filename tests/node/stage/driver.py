@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from tests.node.stage.network import PROFILE, Network, Slot
 from tests.node.stage.tiny import BLOCKS, CONTEXT, MANIFEST, TinyEngine
-from tests.node.wire.peers import DOMAIN, HASTY, identity
+from tests.node.wire.peers import DOMAIN, STEADY, identity
 
 from plait.ledger import Journal, PayerBook
 from plait.protocol.checks import check_leaf_chain
@@ -55,7 +55,7 @@ class Driver:
     book: PayerBook | None = None
 
     async def connect(self) -> None:
-        dialer = Dialer(identity=self.identity, directory=self.net.directory, patience=HASTY)
+        dialer = Dialer(identity=self.identity, directory=self.net.directory, patience=STEADY)
         for node in self.net.nodes:
             link = await dialer.dial(node.destination)
             self.links.append(link)
@@ -225,7 +225,7 @@ class Task:
         data = encode_rows(np.array(ids, dtype=np.int64), codec=IDS)
         return pb.Rows(job=self.hash, step=step, count=len(ids), codec=IDS, data=data)
 
-    async def hear(self, deadline_s: float = 8.0) -> pb.Frame:
+    async def hear(self, deadline_s: float = 60.0) -> pb.Frame:
         """Take one frame from any stage; raise `FaultError` for a fault."""
         link, frame = await asyncio.wait_for(self.driver.inbox.get(), deadline_s)
         stage = self.driver.links.index(link)

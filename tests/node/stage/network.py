@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.node.stage.tiny import BLOCKS, MANIFEST, TinyEngine
-from tests.node.wire.peers import DOMAIN, HASTY, MemoryDirectory, identity
+from tests.node.wire.peers import DOMAIN, STEADY, MemoryDirectory, identity
 
 from plait.ledger import Journal, PayeeBook, SigningGuard
 from plait.protocol.ids import HASH_ZERO, Address, to_hex
@@ -131,7 +131,7 @@ class Network:
         *,
         engine: TinyEngine | None = None,
         behind: Sequence[Destination] = (),
-        patience: Patience = HASTY,
+        patience: Patience = STEADY,
     ) -> Node:
         """Start a stage; one that is `behind` nodes only dials out, and is called over them."""
         who = identity(self.directory)
@@ -203,7 +203,7 @@ async def _given(points: Sequence[Destination]) -> Sequence[Destination]:
     return points
 
 
-async def until(condition: Callable[[], bool], *, deadline_s: float = 5.0) -> None:
+async def until(condition: Callable[[], bool], *, deadline_s: float = 60.0) -> None:
     async with asyncio.timeout(deadline_s):
         while not condition():  # noqa: ASYNC110 - neither engine nor sweeper tells when it is done
             await asyncio.sleep(0.01)

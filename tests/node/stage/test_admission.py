@@ -194,15 +194,17 @@ async def test_stage_that_closes_finishes_its_jobs_and_opens_no_other(tmp_path: 
 
 
 async def test_stage_waits_a_moment_for_the_last_payment_of_a_job(tmp_path: Path) -> None:
-    async with network(tmp_path, unpaid_s=0.5) as net, driver(net) as worker:
+    async with network(tmp_path, unpaid_s=60) as net, driver(net) as worker:
         task = worker.task([1, 2, 3])
         await task.open()
         await task.start()
         await task.generate(4)
         await task.end()
         await until(lambda: net.nodes[0].engine.open_jobs == 0)
-        assert net.nodes[0].role.busy
-        await until(lambda: not net.nodes[0].role.busy)
+        role = net.nodes[0].role
+        assert role.busy
+        role._config = replace(role._config, unpaid_s=0.2)
+        await until(lambda: not role.busy)
 
 
 async def test_open_more_jobs_of_one_worker_than_allowed_is_busy_for_it_alone(tmp_path: Path) -> None:

@@ -58,6 +58,8 @@ async def test_worker_that_left_work_unpaid_gets_no_credit_until_it_has_paid(tmp
         await last.open()
         await last.start()
         await debt.send(0, pb.Frame(payment=debt.hop_pay(0, owed)))  # of a job that is gone
+        while not debt.acks:
+            await debt.hear()
         assert await last.generate(8) == last.expected(8)
         assert debts.owed(owner, now=now()) == 0
 

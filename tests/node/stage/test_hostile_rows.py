@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tests.node.stage.driver import Task, driver, first_fault
 from tests.node.stage.network import network, until
-from tests.node.wire.peers import HASTY
+from tests.node.wire.peers import STEADY
 
 from plait.protocol.codec import signed_to_pb
 from plait.protocol.pb import stage_pb2 as pb
@@ -63,7 +63,7 @@ async def test_hostile_frame_closes_the_link_blames_the_worker_and_others_go_on(
             await each.start()
         await other.generate(2)
         await task.send(0, make(task))
-        await asyncio.wait_for(bad.links[0].wait_closed(), 3)
+        await asyncio.wait_for(bad.links[0].wait_closed(), 30)
         assert [blame.owner for blame in net.nodes[0].blames] == [bad.identity.owner]
         assert not net.nodes[0].blames[0].lost
         assert await other.generate(6) == other.expected(6)
@@ -77,7 +77,7 @@ async def test_rows_for_another_workers_job_close_the_link(tmp_path: Path) -> No
         await bad.links[1].send(pb.Frame(rows=fp32(task)))
         await bad.links[0].send(pb.Frame(end=pb.End(job=task.hash, step=3)))
         for link in bad.links[:2]:
-            await asyncio.wait_for(link.wait_closed(), 3)
+            await asyncio.wait_for(link.wait_closed(), 30)
         assert net.nodes[1].blames[0].owner == bad.identity.owner
         assert await task.generate(4) == task.expected(4)
 
@@ -128,7 +128,7 @@ async def test_flood_of_calls_closes_the_link(tmp_path: Path) -> None:
         for attempt in range(40):
             task = worker.task(PROMPT, attempt=attempt)
             await task.send(2, pb.Frame(open=task.open_frame(2)))
-        await asyncio.wait_for(worker.links[2].wait_closed(), 3)
+        await asyncio.wait_for(worker.links[2].wait_closed(), 30)
         waiting.set()
         assert net.nodes[2].blames[0].owner == worker.identity.owner
 
@@ -153,7 +153,7 @@ async def test_bad_rows_cost_the_link_that_they_came_over(tmp_path: Path) -> Non
         task = worker.task(PROMPT, max_tokens=4)
         await task.open()
         (job,) = net.nodes[0].role._jobs
-        dialer = Dialer(identity=worker.identity, directory=net.directory, patience=HASTY)
+        dialer = Dialer(identity=worker.identity, directory=net.directory, patience=STEADY)
         other = await dialer.dial(net.nodes[0].destination)
         await other.send(pb.Frame(rows=fp32(task)))
         await until(lambda: job._arrivals._queued == 2)

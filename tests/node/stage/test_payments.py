@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
@@ -30,17 +29,15 @@ async def test_unpaid_work_stops_at_the_credit_line(tmp_path: Path) -> None:
         task = worker.task(PROMPT[:10], max_tokens=60)
         await task.open()
         await task.start()
-        before = time.monotonic()
         with pytest.raises(FaultError) as caught:
             await task.generate(60)
         assert caught.value.code == "unpaid"
-        assert time.monotonic() - before < 3
         assert len(task.ids) == 17  # the prompt's window and one of 16 rows
         assert net.nodes[0].engine.calls[-1][1] < 26
 
 
 async def test_prompt_beyond_the_credit_line_waits_for_its_payment(tmp_path: Path) -> None:
-    async with network(tmp_path, credit_windows=1, unpaid_s=3) as net, driver(net) as worker:
+    async with network(tmp_path, credit_windows=1, unpaid_s=30) as net, driver(net) as worker:
         task = worker.task(PROMPT, max_tokens=4)
         await task.open()
         await task.start()
@@ -53,7 +50,7 @@ async def test_prompt_beyond_the_credit_line_waits_for_its_payment(tmp_path: Pat
 
 
 async def test_paid_job_runs_to_its_end_and_the_last_voucher_names_the_receipt(tmp_path: Path) -> None:
-    async with network(tmp_path, credit_windows=2, unpaid_s=1) as net, driver(net) as worker:
+    async with network(tmp_path, credit_windows=2, unpaid_s=30) as net, driver(net) as worker:
         task = worker.task(PROMPT, max_tokens=40)
         await task.open()
         await task.pay_stages(96)
@@ -192,7 +189,7 @@ async def test_pair_without_a_channel_is_served_its_credit_line(tmp_path: Path) 
 
 
 async def test_payment_waits_for_its_channel_while_the_job_runs_on_credit(tmp_path: Path) -> None:
-    async with network(tmp_path, credit_windows=2, unpaid_s=3) as net, driver(net) as worker:
+    async with network(tmp_path, credit_windows=2, unpaid_s=30) as net, driver(net) as worker:
         task = worker.task(PROMPT[:10], max_tokens=60)
         await task.open()
         await task.start()
@@ -208,7 +205,7 @@ async def test_payment_waits_for_its_channel_while_the_job_runs_on_credit(tmp_pa
 
 
 async def test_payment_beyond_the_deposit_waits_for_a_top_up(tmp_path: Path) -> None:
-    async with network(tmp_path, unpaid_s=3) as net, driver(net) as worker:
+    async with network(tmp_path, unpaid_s=30) as net, driver(net) as worker:
         task = worker.task(PROMPT[:10], max_tokens=4)
         await task.open()
         small, large = task.hop_pay(0, 5), task.hop_pay(0, 9)
@@ -224,7 +221,7 @@ async def test_payment_beyond_the_deposit_waits_for_a_top_up(tmp_path: Path) -> 
 
 
 async def test_payer_whose_channel_is_missing_holds_up_no_other(tmp_path: Path) -> None:
-    async with network(tmp_path, unpaid_s=3) as net, driver(net) as worker, driver(net) as other:
+    async with network(tmp_path, unpaid_s=30) as net, driver(net) as worker, driver(net) as other:
         waiting, task = worker.task(PROMPT[:10]), other.task(PROMPT[:10])
         frame = waiting.hop_pay(0, 5)
         key, owner = worker.identity.key.address, net.nodes[0].identity.owner

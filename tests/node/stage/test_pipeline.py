@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import statistics
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -87,7 +89,7 @@ async def test_rows_of_several_jobs_are_computed_in_one_pass(tmp_path: Path) -> 
         first = asyncio.create_task(tasks[0].generate(20))
         await until(lambda: net.nodes[0].role.facts.load.waiting == 1)
         others = [asyncio.create_task(task.generate(20)) for task in tasks[1:]]
-        await asyncio.sleep(0.2)  # their prompts wait while the first pass is in the engine's hands
+        await until(lambda: net.nodes[0].role.facts.load.waiting == 3)  # while the first is in the engine's hands
         engine.gate.set()
         await asyncio.gather(first, *others)
         assert max(len({job for job, _, _ in rows}) for rows in engine.passes) > 1
@@ -159,9 +161,12 @@ async def test_hop_adds_little_to_the_engines_time(tmp_path: Path) -> None:
         task = worker.task(PROMPT, max_tokens=90)
         await task.open()
         await task.start()
-        before = time.perf_counter()
-        await task.generate(90)
-        token_s = (time.perf_counter() - before) / 90
+        took: list[float] = []
+        for count in range(1, 91):
+            before = time.perf_counter()
+            await task.generate(count)
+            took.append(time.perf_counter() - before)
+        token_s = statistics.median(took)  # a moment in which the machine does something else counts for nothing
         hops = [node.role.facts.hop_micros - node.role.facts.step_micros for node in net.nodes]
         told = f"token {token_s * 1e3:.2f} ms over 3 stages and 4 links; beside the engine a hop costs {hops} us"
         log.info(told)
@@ -170,7 +175,7 @@ async def test_hop_adds_little_to_the_engines_time(tmp_path: Path) -> None:
 
 async def test_stage_killed_in_the_middle_is_blamed_within_seconds(tmp_path: Path) -> None:
     """What the others computed is held for another attempt, for a while."""
-    async with network(tmp_path, hold_s=0.3) as net, driver(net) as worker:
+    async with network(tmp_path, hold_s=60) as net, driver(net) as worker:
         task = worker.task(PROMPT, max_tokens=60)
         await task.open()
         await task.start()
@@ -186,11 +191,14 @@ async def test_stage_killed_in_the_middle_is_blamed_within_seconds(tmp_path: Pat
                 faults.append(fault)
             except ConnectionError:
                 continue
-        assert time.monotonic() - before < 4
+        assert time.monotonic() - before < 20
         assert {fault.code for fault in faults} == {"stage_failed"}
         assert {fault.blamed for fault in faults} == {net.nodes[1].identity.owner}
         assert {fault.said_by for fault in faults} == {net.nodes[0].identity.owner, net.nodes[2].identity.owner}
         assert net.nodes[0].engine.open_jobs == 1
+        for stage in (0, 2):
+            jobs = net.nodes[stage].role._jobs
+            jobs._config = replace(jobs._config, hold_s=0.1)  # now, as if so much time had passed
         await freed(net, [0, 2])
 
 
@@ -297,9 +305,9 @@ async def test_decode_of_one_job_passes_a_queue_of_prompts(tmp_path: Path) -> No
         engine.gate = threading.Event()
         for at in range(0, 40, 10):
             await prompt.feed(at, prompt.prompt[at : at + 10])
-        await asyncio.sleep(0.2)  # the first chunk is in the engine's hands, the others wait
+        await until(lambda: net.nodes[0].role.facts.load.waiting == 1)  # the first chunk is in the engine's hands
         await task.feed(len(PROMPT), task.ids)
-        await asyncio.sleep(0.2)
+        await until(lambda: net.nodes[0].role.facts.load.waiting == 2)
         engine.gate.set()
         await task.generate(2)
         order = [job for job, _, _ in engine.calls[1:]]

@@ -151,7 +151,7 @@ async def test_speculation_hostile_rows_close_the_workers_link(
         task = worker.task(PROMPT, max_tokens=12)
         at = await begun(task)
         await task.send(0, pb.Frame(rows=claim(task, at)))
-        await asyncio.wait_for(worker.links[0].wait_closed(), 3)
+        await asyncio.wait_for(worker.links[0].wait_closed(), 30)
         assert [blame.owner for blame in net.nodes[0].blames] == [worker.identity.owner]
 
 
@@ -161,7 +161,7 @@ async def test_speculation_on_a_prompts_rows_closes_the_workers_link(tmp_path: P
         await task.open()
         await task.start()
         await task.send(0, pb.Frame(rows=task.guessed_frame(0, PROMPT[:9])))
-        await asyncio.wait_for(worker.links[0].wait_closed(), 3)
+        await asyncio.wait_for(worker.links[0].wait_closed(), 30)
         assert [blame.owner for blame in net.nodes[0].blames] == [worker.identity.owner]
 
 
@@ -216,7 +216,7 @@ async def test_speculation_hostile_draft_closes_the_workers_link(
         await task.start()
         for _ in range(times):
             await task.send(stage, pb.Frame(draft=pb.Draft(job=task.hash, step=41, ids=ids)))
-        await asyncio.wait_for(worker.links[stage].wait_closed(), 3)
+        await asyncio.wait_for(worker.links[stage].wait_closed(), 30)
         assert [blame.owner for blame in net.nodes[stage].blames] == [worker.identity.owner]
 
 
@@ -226,7 +226,7 @@ async def test_speculation_draft_of_another_workers_job_closes_the_link(tmp_path
         await task.open()
         await task.start()
         await bad.links[2].send(pb.Frame(draft=pb.Draft(job=task.hash, step=41, ids=[1])))
-        await asyncio.wait_for(bad.links[2].wait_closed(), 3)
+        await asyncio.wait_for(bad.links[2].wait_closed(), 30)
         assert await task.generate(3) == task.expected(3)
 
 
@@ -326,7 +326,7 @@ async def test_speculation_hostile_guesses_behind_guesses_close_the_workers_link
         task = worker.task(PROMPT, max_tokens=80)
         rows = await chained(task, ids=ids, offset=offset, more=more)
         await task.send(0, pb.Frame(rows=rows))
-        await asyncio.wait_for(worker.links[0].wait_closed(), 3)
+        await asyncio.wait_for(worker.links[0].wait_closed(), 30)
         assert [blame.owner for blame in net.nodes[0].blames] == [worker.identity.owner]
 
 

@@ -89,7 +89,7 @@ class TinyEngine:
 
     def step(self, inputs: Sequence[StepInput]) -> list[StepOutput | EngineError]:
         if self.gate is not None:
-            self.gate.wait(5)
+            self.gate.wait(60)
         self.passes.append([(given.job, given.start, len(given.rows)) for given in inputs])
         return [self._answer(given) for given in inputs]
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from tests.node.wire.peers import HASTY, MemoryDirectory, identity
+from tests.node.wire.peers import STEADY, MemoryDirectory, identity
 
 from plait.protocol.ids import Address
 from plait.protocol.pb import stage_pb2 as pb
@@ -61,7 +61,7 @@ async def meeter(
     behind: Sequence[Meeter] = (),
     listens: bool = True,
     relay: RelayLimits | None = None,
-    patience: Patience = HASTY,
+    patience: Patience = STEADY,
     clock: Callable[[], float] = time.time,
 ) -> AsyncIterator[Meeter]:
     """Run a node; one that is `behind` others only dials out, one that does not listen cannot even be relayed to."""
@@ -115,7 +115,7 @@ def _these(points: Sequence[Destination]) -> Callable[[], Awaitable[Sequence[Des
     return given
 
 
-async def until(condition: Callable[[], bool], *, deadline_s: float = 5.0) -> None:
+async def until(condition: Callable[[], bool], *, deadline_s: float = 60.0) -> None:
     async with asyncio.timeout(deadline_s):
         while not condition():  # noqa: ASYNC110 - what is looked at has no event
             await asyncio.sleep(0.01)

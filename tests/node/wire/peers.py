@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from plait.protocol.ids import Address
 from plait.protocol.typed import Domain, Key
 from plait_node.wire import Blame, Destination, Dialer, Link, LinkServer, Patience, PeerIdentity, make_certificate
 
 DOMAIN = Domain(chain_id=31_337, channels=Address(bytes(19) + b"\x07"))
-HASTY = Patience(heartbeat_s=0.1, missed_heartbeats=4, send_s=1.0, handshake_s=3.0, close_s=0.5)
+HASTY = Patience(heartbeat_s=0.1, missed_heartbeats=4, send_s=1.0, handshake_s=30.0, close_s=0.5)
+# Where no silence is to be found out: a busy machine may keep a process from running for seconds.
+STEADY = replace(HASTY, missed_heartbeats=300, send_s=30.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,15 +71,15 @@ class Listening:
         return Destination(owner=self.identity.owner, host="127.0.0.1", port=self.port, certificate=pin)
 
     async def accepted(self) -> Link:
-        return await asyncio.wait_for(self.links.get(), 5)
+        return await asyncio.wait_for(self.links.get(), 30)
 
     async def blamed(self) -> None:
-        await asyncio.wait_for(self.blame_came.wait(), 5)
+        await asyncio.wait_for(self.blame_came.wait(), 30)
 
 
 @asynccontextmanager
 async def listening(
-    who: PeerIdentity, directory: MemoryDirectory, *, patience: Patience = HASTY
+    who: PeerIdentity, directory: MemoryDirectory, *, patience: Patience = STEADY
 ) -> AsyncIterator[Listening]:
     links: asyncio.Queue[Link] = asyncio.Queue()
     blames: list[Blame] = []
@@ -110,7 +112,7 @@ class Pair:
 
 
 @asynccontextmanager
-async def linked(*, patience: Patience = HASTY) -> AsyncIterator[Pair]:
+async def linked(*, patience: Patience = STEADY) -> AsyncIterator[Pair]:
     directory = MemoryDirectory()
     server, client = identity(directory), identity(directory)
     blames: list[Blame] = []

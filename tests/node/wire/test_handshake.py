@@ -90,7 +90,7 @@ async def test_server_unstaked_dialer_is_refused_and_process_lives() -> None:
         # The dialer may have finished its own half; then it learns from the end of the stream.
         with contextlib.suppress(HandshakeError):
             link = await dialer(client, directory).dial(listener.destination)
-            await asyncio.wait_for(link.wait_closed(), 3)
+            await asyncio.wait_for(link.wait_closed(), 30)
             assert "not an active node" in link.reason
         await listener.blamed()
         assert listener.blames[0].owner is None
@@ -136,7 +136,7 @@ class RawDialer:
         await self.transport.write(frame.SerializeToString())
 
     async def hear(self) -> pb.Frame:
-        data = await asyncio.wait_for(self.transport.read(), 3)
+        data = await asyncio.wait_for(self.transport.read(), 30)
         assert data is not None
         return pb.Frame.FromString(data)
 

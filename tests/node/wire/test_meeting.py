@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.node.wire.meeters import Meeter, meeter, until
-from tests.node.wire.peers import HASTY, MemoryDirectory, identity
+from tests.node.wire.peers import STEADY, MemoryDirectory, identity
 
 from plait.protocol.ids import Hash
 from plait.protocol.pb import stage_pb2 as pb
@@ -29,8 +29,8 @@ async def speaks(one: Link, other: Link) -> None:
     """Check that frames go both ways."""
     await one.send(rows(1))
     await other.send(rows(2))
-    assert (await other.receive(deadline_s=3)).rows.step == 1
-    assert (await one.receive(deadline_s=3)).rows.step == 2
+    assert (await other.receive(deadline_s=30)).rows.step == 1
+    assert (await one.receive(deadline_s=30)).rows.step == 2
 
 
 async def served(node: Meeter, peer: Meeter) -> Link:
@@ -108,10 +108,10 @@ async def test_meeting_node_that_says_nothing_ends_the_call_at_its_deadline() ->
     async with (
         meeter(directory) as point,
         meeter(directory, behind=[point], listens=False) as hidden,
-        meeter(directory, patience=replace(HASTY, handshake_s=0.5)) as caller,
+        meeter(directory, patience=replace(STEADY, handshake_s=3.0)) as caller,
     ):
         hidden.meeting.book.on_signal = lambda *_: None
-        with pytest.raises(DialError, match=r"did not open a link within 0\.5 s"):
+        with pytest.raises(DialError, match=r"did not open a link within 3 s"):
             await caller.meeting.dial(hidden.destination)
 
 
@@ -223,6 +223,7 @@ async def test_meeting_flood_of_calls_is_answered_with_busy_and_reaches_nobody()
         meeter(directory) as caller,
     ):
         hidden.meeting.book.on_signal = lambda _, frame: hidden.signals.append(frame)
+        point.meeting._rates._clock = lambda: 0.0  # all in one moment, however long the machine takes
         line = await caller.meeting.dial(point.destination)
         for _ in range(200):
             await line.send(Knock.make(caller.who, hidden.owner, at=None, now=time.time()).frame())
@@ -231,7 +232,7 @@ async def test_meeting_flood_of_calls_is_answered_with_busy_and_reaches_nobody()
             "try again later" in each.knocked.fault.text or "relays nothing" in each.knocked.fault.text
             for each in caller.signals
         )
-        assert len(hidden.signals) < 30
+        assert len(hidden.signals) <= 16
         assert not line.closed
 
 
@@ -259,7 +260,7 @@ async def test_meeting_of_two_that_only_dial_out_is_relayed_and_the_relay_reads_
         await speaks(link, other)
         secret = b"nobody between the two may read this" * 3_000
         await link.send(rows(3, secret))
-        assert (await other.receive(deadline_s=5)).rows.data == secret
+        assert (await other.receive(deadline_s=30)).rows.data == secret
         assert sum(map(len, passed)) > len(secret)
         assert secret[:36] not in b"".join(passed)
 
@@ -272,7 +273,7 @@ async def test_meeting_point_that_relays_nothing_says_so() -> None:
     async with (
         meeter(directory) as point,
         meeter(directory, behind=[point]) as hidden,
-        meeter(directory, listens=False, patience=replace(HASTY, handshake_s=1.0)) as caller,
+        meeter(directory, listens=False, patience=replace(STEADY, handshake_s=3.0)) as caller,
     ):
         with pytest.raises(DialError, match="relays nothing"):
             await caller.meeting.dial(hidden.destination)
@@ -287,7 +288,7 @@ async def test_relay_ends_a_stream_above_its_bytes() -> None:
     ):
         link = await caller.meeting.dial(hidden.destination)
         await link.send(rows(1, bytes(200_000)))
-        await asyncio.wait_for(link.wait_closed(), 5)
+        await asyncio.wait_for(link.wait_closed(), 30)
         assert (await caller.meeting.dial(hidden.destination)).peer == hidden.owner
 
 
@@ -303,7 +304,7 @@ async def test_relay_holds_a_sender_to_its_rate_and_loses_nothing() -> None:
         before = time.monotonic()
         for step in range(10):
             await link.send(rows(step, bytes(40_000)))
-        steps = [(await other.receive(deadline_s=5)).rows.step for _ in range(10)]
+        steps = [(await other.receive(deadline_s=30)).rows.step for _ in range(10)]
         assert steps == list(range(10))
         assert time.monotonic() - before > 0.5  # 400,000 bytes, a tenth of a second of them at once
 

@@ -117,7 +117,7 @@ class Asked:
     async def send(self) -> None:
         assert await self.world.broker.publish_job(GROUP, 1, self.call, request=self.digest)
 
-    async def run(self, *, deadline_s: float = 15.0) -> list[int]:
+    async def run(self, *, deadline_s: float = 60.0) -> list[int]:
         """Send, then follow the answer to its end; every event passes L0 or this raises."""
         await self.send()
         async with asyncio.timeout(deadline_s):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tests.node.stage.tiny import MANIFEST
 from tests.node.worker.asked import Asked
-from tests.node.worker.world import World, leaf_of, world
+from tests.node.worker.world import UNPAID, World, leaf_of, world
 
 from plait.protocol.choice import ChoiceNote
 from plait.protocol.errors import MalformedMessageError
@@ -105,7 +105,7 @@ async def test_worker_that_guesses_stops_at_a_stop_string_in_the_middle_of_a_gue
 
 async def test_worker_that_guesses_goes_no_further_than_the_credit_line(tmp_path: Path) -> None:
     oracle = Oracle(99)
-    async with world(tmp_path, proposers=oracle) as made:
+    async with world(tmp_path, proposers=oracle, patience=UNPAID) as made:
         guessing(made, 15)
         asked = await made.asking(PROMPT, max_tokens=150)
         oracle.about(asked, 150)

@@ -19,7 +19,7 @@ from tests.node.stage.test_speculation import forget, plainly
 from tests.node.stage.tiny import VOCABULARY
 from tests.node.worker.asked import Asked
 from tests.node.worker.test_failures import spare_for
-from tests.node.worker.world import PATIENT, World, leaf_of, world
+from tests.node.worker.world import PATIENT, UNPAID, World, leaf_of, world
 
 from plait.protocol.choice import ChoiceNote
 from plait.protocol.messages import Finish
@@ -208,7 +208,7 @@ async def test_drafts_on_their_way_behind_an_end_are_heard_and_do_not_count(
 async def test_drafts_never_go_beyond_the_credit_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     under = Under()
     under.watch(monkeypatch)
-    async with world(tmp_path) as made:
+    async with world(tmp_path, patience=UNPAID) as made:
         asked = await asked_of(made, wrong={23})
         asked.pays = False
         ids = await asked.run()

@@ -13,7 +13,7 @@ from tests.node.stage.network import Slot
 from tests.node.stage.tiny import CONTEXT
 from tests.node.wire.peers import DOMAIN
 from tests.node.worker.asked import TERMS, Asked
-from tests.node.worker.world import World, until, world
+from tests.node.worker.world import PATIENT, UNPAID, World, until, world
 
 from plait.ledger import Journal, PayeeBook, PayerBook
 from plait.ledger.payer import PayerChannel
@@ -24,6 +24,7 @@ from plait.protocol.money import job_price
 from plait.protocol.pb import gateway_pb2
 from plait.protocol.receipts import RECEIPT, ReceiptLeaf
 from plait.protocol.typed import Key
+from plait_node.worker import Patience
 
 SHARE = 800_000
 SHORT, LONG = [(3 * at + 2) % 60 for at in range(20)], [(5 * at + 1) % 60 for at in range(90)]
@@ -59,9 +60,9 @@ class Gateway:
 
 
 @contextlib.asynccontextmanager
-async def hired(folder: Path) -> AsyncIterator[tuple[World, Gateway]]:
+async def hired(folder: Path, *, patience: Patience = PATIENT) -> AsyncIterator[tuple[World, Gateway]]:
     """Run a worker for a gateway of another owner, whose channel holds enough."""
-    async with world(folder) as made:
+    async with world(folder, patience=patience) as made:
         made.share = SHARE
         key = made.gateway.key
         made.net.channels.slots[key.address, made.who.owner, key.address] = Slot()
@@ -108,7 +109,7 @@ async def test_paid_answer_runs_to_its_end_and_each_payment_is_journalled_and_ac
 
 
 async def test_unpaid_answer_stops_at_the_credit_line_and_its_gateway_is_served_no_more(tmp_path: Path) -> None:
-    async with hired(tmp_path) as (made, gateway):
+    async with hired(tmp_path, patience=UNPAID) as (made, gateway):
         asked = await made.asking_long(SHORT, max_tokens=150)
         await asked.run()
         assert asked.receipt is not None
@@ -126,7 +127,7 @@ async def test_unpaid_answer_stops_at_the_credit_line_and_its_gateway_is_served_
 
 
 async def test_answer_is_not_owed_for_what_its_payer_did_not_pay(tmp_path: Path) -> None:
-    async with hired(tmp_path) as (made, gateway):
+    async with hired(tmp_path, patience=UNPAID) as (made, gateway):
         asked = await made.asking_long(SHORT, max_tokens=150)
         asked.pays = False
         await gateway.pay(asked, gateway.share_of(asked, 0))
@@ -151,7 +152,7 @@ async def test_prompt_beyond_the_credit_line_waits_for_the_gateway(tmp_path: Pat
 
 
 async def test_prompt_that_is_never_paid_is_refused(tmp_path: Path) -> None:
-    async with hired(tmp_path) as (made, _):
+    async with hired(tmp_path, patience=UNPAID) as (made, _):
         asked = await made.asking(LONG, max_tokens=4)
         await asked.run()
         assert asked.error is not None
@@ -168,7 +169,7 @@ async def test_payments_come_in_order_after_a_deposit_that_comes_late(tmp_path: 
             await gateway.pay(asked, amount)
         await stays(lambda: not booked(made).channels())
         made.net.channels.slots[key, made.who.owner, key] = Slot()
-        await until(lambda: made.income.paid(asked.digest) == 3, deadline_s=10)
+        await until(lambda: made.income.paid(asked.digest) == 3)
 
 
 async def test_hundreds_of_payments_at_once_are_all_taken_in_order_beside_a_channel_that_is_never_funded(
@@ -181,7 +182,7 @@ async def test_hundreds_of_payments_at_once_are_all_taken_in_order_beside_a_chan
             await gateway.send(poor.pay(asked.digest, amount, 0))
         for amount in range(1, 301):
             await gateway.pay(asked, amount)
-        await until(lambda: made.income.paid(asked.digest) == 300, deadline_s=20)
+        await until(lambda: made.income.paid(asked.digest) == 300)
 
 
 async def test_job_ends_no_lower_than_what_the_payer_says_it_got(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ async def test_jobs_beyond_a_workers_room_stay_with_the_group_for_others() -> No
 
     busy.go.set()
     other.go.set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while await broker.backlog(GROUP):  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.01)
     assert [each.deliveries for each in busy.held + other.held] == [1, 1, 1]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tests.node.wire.peers import DOMAIN
 from tests.node.worker.test_failures import PROMPT, slow_down
-from tests.node.worker.world import World, until, world
+from tests.node.worker.world import ACK_S, World, until, world
 
 from plait.ledger import Journal, PayerBook
 from plait.protocol.messages import Finish
@@ -44,7 +44,7 @@ def restarted(made: World) -> None:
     tools = made.tools
     pool = LinkPool(tools.pool._dialer)
     book = PayerBook(Journal(made.net.folder / "worker.db"), DOMAIN, made.who.key, payer=made.who.owner)
-    desk = HopDesk(channel=book.channel, pool=pool, domain=DOMAIN, directory=made.net.directory, ack_s=3)
+    desk = HopDesk(channel=book.channel, pool=pool, domain=DOMAIN, directory=made.net.directory, ack_s=ACK_S)
     pool.take_acks(desk.take_ack)
     made.tools = replace(tools, pool=pool, desk=desk)
     made.hire()
@@ -138,7 +138,7 @@ class Late:
 
     async def catch(self) -> None:
         self._armed = True
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await self._caught.wait()
 
     async def _hold(self, gateway: bytes, request: bytes, worker: bytes, event: object, *, key: str) -> None:
@@ -205,7 +205,7 @@ async def test_takeover_junk_of_strangers_in_the_stream_is_passed_over(tmp_path:
         await made.role.take(await anext(jobs))
         results = made.broker.results(made.gateway.owner, asked.digest)
         kinds: list[str] = []
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             async for result in results:
                 if result.worker == made.who.owner:
                     kinds.append(str(result.event.WhichOneof("body")))

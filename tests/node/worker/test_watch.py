@@ -77,7 +77,7 @@ async def test_slow_stage_is_replaced_inside_the_answer(tmp_path: Path) -> None:
         slow = made.net.nodes[1]
         spare = await spare_for(made, slow)
         asked = await made.asking_long(PROMPT, max_tokens=60)
-        running = asyncio.create_task(asked.run(deadline_s=30))
+        running = asyncio.create_task(asked.run())
         await until(lambda: len(asked.verifier.ids) >= 5)
         slow_down(slow, 0.7)
         assert await running == asked.expected(60)
@@ -91,7 +91,7 @@ async def test_stage_whose_engine_hangs_is_replaced_inside_the_answer(tmp_path: 
         spare = await spare_for(made, stuck)
         asked = await made.asking_long(PROMPT, max_tokens=60)
         slow_down(made.net.nodes[0], 0.02)
-        running = asyncio.create_task(asked.run(deadline_s=30))
+        running = asyncio.create_task(asked.run())
         await until(lambda: len(asked.verifier.ids) >= 5)
         stuck.engine.gate = threading.Event()
         assert await running == asked.expected(60)
@@ -108,5 +108,5 @@ async def test_stages_that_are_all_slow_keep_their_job(tmp_path: Path) -> None:
             slow_down(node, 0.08)
         made.choice = note("plain")
         asked = await made.asking_long(PROMPT, max_tokens=20)
-        assert await asked.run(deadline_s=30) == asked.expected(20)
+        assert await asked.run() == asked.expected(20)
         assert asked.events.count("job") == 1

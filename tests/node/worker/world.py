@@ -43,8 +43,11 @@ from plait_node.worker import (
 )
 from plait_node.worker.ahead import Proposers
 
-CALM = LinkPatience(heartbeat_s=1.0, missed_heartbeats=8, send_s=5.0, handshake_s=8.0, close_s=0.5)
-PATIENT = Patience(open_s=3, first_token_s=5, step_s=4, pay_s=1.5, credit_windows=4)
+# A busy machine may keep this process from running for seconds: only what a test is about runs out sooner.
+CALM = LinkPatience(heartbeat_s=1.0, missed_heartbeats=30, send_s=30.0, handshake_s=30.0, close_s=0.5)
+PATIENT = Patience(open_s=30, first_token_s=40, step_s=30, pay_s=30, credit_windows=4)
+UNPAID = replace(PATIENT, pay_s=1.5)  # where no payment comes, and the answer is to end without it
+ACK_S = 30.0
 
 
 @dataclass(slots=True)
@@ -129,7 +132,7 @@ class World:
         )
         self.income = Income(till, self.broker)
         self.role = WorkerRole(
-            WorkerConfig(group=GROUP, settle_s=2.0),
+            WorkerConfig(group=GROUP, settle_s=self.tools.patience.pay_s),
             tools=self.tools,
             planner=self.planner,
             admission=Admission(
@@ -241,7 +244,7 @@ def build(net: Network, patience: Patience, proposers: Proposers, *, name: str =
     book = PayerBook(journal, DOMAIN, who.key, payer=who.owner)
     meeting = Meeting(Dialer(identity=who, directory=net.directory, patience=CALM))
     pool = pool_of(meeting)
-    desk = HopDesk(channel=book.channel, pool=pool, domain=DOMAIN, directory=net.directory, ack_s=3)
+    desk = HopDesk(channel=book.channel, pool=pool, domain=DOMAIN, directory=net.directory, ack_s=ACK_S)
     pool.take_acks(desk.take_ack)
     tools = Tools(
         owner=who.owner,
@@ -290,7 +293,7 @@ def calm_down(node: Node) -> None:
     node.meeting._dialer = replace(node.meeting._dialer, patience=CALM)
 
 
-async def until(condition: Callable[[], bool], *, deadline_s: float = 8.0) -> None:
+async def until(condition: Callable[[], bool], *, deadline_s: float = 60.0) -> None:
     """Look again and again until something is so."""
     async with asyncio.timeout(deadline_s):
         while not condition():  # noqa: ASYNC110 - what is looked at has no event, and needs none
