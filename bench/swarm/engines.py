@@ -149,5 +149,9 @@ class Copying:
         del job, keys
         return 0
 
+    def evicted(self) -> list[Hash]:
+        """Return nothing."""
+        return []
+
 
 _MAKERS: Final[Mapping[str, Callable[[int, int, int], Engine]]] = {COPYING: Copying}

@@ -89,7 +89,8 @@ def _numbers(role: StageRole) -> Iterator[Metric]:
     yield gauge("plait_stage_open_jobs", "Jobs that are open.", facts.queue)
     yield gauge("plait_stage_free_steps", "Steps of room that a new job could have.", facts.free_steps)
     yield gauge("plait_stage_rows_bytes", "Memory reserved for rows that may be sent again.", facts.rows.used)
-    yield gauge("plait_stage_rows_limit_bytes", "Memory that there is for them: rows_mib.", facts.rows.most)
+    yield gauge("plait_stage_rows_cached_bytes", "Memory of such rows that makes place for jobs.", facts.rows.cached)
+    yield gauge("plait_stage_rows_limit_bytes", "Memory that there is for both: rows_mib.", facts.rows.most)
 
 
 async def _close(base: Base, role: StageRole, facts: Callable[[], NodeFacts]) -> None:

@@ -89,6 +89,10 @@ class Engine(Protocol):
         """Begin the job with cached windows; return the rows taken."""
         ...
 
+    def evicted(self) -> list[Hash]:
+        """Return the keys of cached windows that made place for others since this was asked last."""
+        ...
+
 
 @dataclass(slots=True, kw_only=True)
 class Resident:

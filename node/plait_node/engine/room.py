@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -16,6 +16,8 @@ from plait_node.engine.errors import JobOpenError, NoRoomError, UnknownJobError
 from plait_node.engine.faces import Rows
 
 __all__ = ["InputLog", "JobCache", "KvRoom", "KvShape"]
+
+_MOST_EVICTED = 65_536  # keys that are kept for whoever asks for them, 32 bytes each
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +105,7 @@ class KvRoom:
         self._prefix_limit = prefix_limit
         self._jobs: dict[Hash, JobCache] = {}
         self._windows: OrderedDict[Hash, _Window] = OrderedDict()
+        self._evicted: deque[Hash] = deque(maxlen=_MOST_EVICTED)
 
     @property
     def free(self) -> int:
@@ -167,6 +170,12 @@ class KvRoom:
         cache.length = count * WINDOW_STEPS
         return cache.length
 
+    def evicted(self) -> list[Hash]:
+        """Return the keys of windows that made place since this was asked last, the newest of them if they are many."""
+        keys = list(self._evicted)
+        self._evicted.clear()
+        return keys
+
     def _make_place(self, wanted: Sequence[Hash]) -> bool:
         """Free one window's place, never at the cost of a window of the same lineage."""
         limit = min(self._prefix_limit, self.free)
@@ -175,8 +184,9 @@ class KvRoom:
             if oldest is None or oldest in wanted:
                 return False
             del self._windows[oldest]
+            self._evicted.append(oldest)
         return True
 
     def _evict(self, limit: int) -> None:
         while self.cached > limit:
-            self._windows.popitem(last=False)
+            self._evicted.append(self._windows.popitem(last=False)[0])

@@ -61,9 +61,13 @@ class Scheduler:
         decode_rows: int = 16,
         pass_s: float = 0.25,
         clock: Callable[[], float] = time.monotonic,
+        on_evicted: Callable[[Sequence[Hash]], None] = lambda _: None,
     ) -> None:
-        """Begin idle: at most `decode_rows` rows behind prompts in a pass, which is to compute for `pass_s` seconds."""
-        self._engine = engine
+        """Begin idle: at most `decode_rows` rows behind prompts in a pass, which is to compute for `pass_s` seconds.
+
+        `on_evicted` gets the keys of cached windows that had to make place, before who called hears what came of it.
+        """
+        self._engine, self._on_evicted = engine, on_evicted
         self._decode_rows = decode_rows
         self._residents = Residents(engine, clock=clock)
         self._pace = Pace.start(pass_s)
@@ -195,6 +199,8 @@ class Scheduler:
 
     def _ended(self, then: Callable[[asyncio.Future[T]], None], running: asyncio.Future[T]) -> None:
         self._busy = False
+        if evicted := self._engine.evicted():
+            self._on_evicted(evicted)
         then(running)
         self.load.free_steps = self._residents.free
         self.load.aside = self._residents.aside

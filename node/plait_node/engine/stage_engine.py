@@ -196,6 +196,11 @@ class StageEngine:
                 raise StepOrderError(asked=0, expected=cache.length)
             return self._room.take(job, keys)
 
+    def evicted(self) -> list[Hash]:
+        """Return the keys of cached windows that made place for others since this was asked last."""
+        with self._lock:
+            return self._room.evicted()
+
     def _forward(self, batch: Sequence[tuple[StepInput, JobCache]]) -> list[StepOutput | EngineError]:
         spans = [Span(cache=cache, start=cache.length, count=len(given.rows)) for given, cache in batch]
         hidden = self.blocks.forward(_joined([given.rows for given, _ in batch]), spans)

@@ -77,7 +77,9 @@ class StageJob:
         self._taken = taken
         self._session = taken.session if taken else self.hash
         self._kept = kept
-        self._notary = Notary(around, admitted, committer, worker=worker, downstream=downstream, session=self._session)
+        self._notary = Notary(
+            around, admitted, committer, worker=worker, downstream=downstream, session=self._session, rows=kept.rows
+        )
         self._start: int | None = None
         self._next_row = self._given = 0
         self._end: int | None = None
@@ -136,7 +138,7 @@ class StageJob:
             raise StageError(f"rows begin at step {self.held} here, not at {row}")
         if self.admitted.cut.row == 0 and row > WINDOW_STEPS * len(self._cached):
             raise PrefixGoneError(f"the job starts at row {row}, {len(self._cached)} windows are cached here")
-        if next_row < row and self._kept.rows(next_row, row) is None:
+        if next_row < row and not self._kept.has(next_row, row):
             raise PrefixGoneError(f"the rows from step {next_row} on that the next stage lacks are not kept here")
         self._start, self._next_row = row, next_row
         self._speculation.begin(row)
@@ -292,7 +294,7 @@ class StageJob:
         if self._taken:
             await self._send_again(row)
         else:
-            self._kept.begin(row)
+            self._kept.begin(row, [window.rows for window in self._cached[:windows]])
             self._notary.begin(self._cached[:windows])
 
     async def _send_again(self, row: int) -> None:
@@ -385,5 +387,6 @@ class StageJob:
         if not self._handed_over:
             await self._around.scheduler.close(self._session)
             self._kept.free()
+        self._cached = ()  # a closed job is known for long, and rows are not to be held by that
         stopping = [self._stopping] if self._stopping else []
         await asyncio.gather(*self._tasks, *stopping, return_exceptions=True)

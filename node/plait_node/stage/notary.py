@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from plait.protocol.checks import check_signer
 from plait.protocol.codec import signed_to_pb
@@ -37,12 +37,14 @@ class Notary:
         worker: Link,
         downstream: Link | None,
         session: Hash,
+        rows: Callable[[int, int], bytes | None],
     ) -> None:
+        """Begin before the first row; `rows` returns those given out in some steps, as far as they are kept."""
         self._around = around
         self._admitted = admitted
         self._committer = committer
         self._worker, self._downstream, self._upstream = worker, downstream, admitted.upstream
-        self._session = session
+        self._session, self._rows = session, rows
         self._leaves = 0
         self._notes: asyncio.Queue[_Note] = asyncio.Queue()
 
@@ -91,7 +93,8 @@ class Notary:
             await self._sign()
         if self._committer.kept:
             keys = self._around.prefixes.keep(self._admitted.call.request.payer, self._committer.kept)
-            await self._around.scheduler.keep_prefix(self._session, keys)
+            held = await self._around.scheduler.keep_prefix(self._session, keys)
+            self._around.prefixes.keep_rows(keys[:held], self._rows)
 
     async def _add_leaf(self, leaf: Signed[Leaf]) -> None:
         await check_signer(

@@ -37,7 +37,7 @@ from plait_node.stage.jobs import JobBook
 from plait_node.stage.kept import KeptRows, RowBudget
 from plait_node.stage.neighbours import Dials, Neighbours, destination_of
 from plait_node.stage.payments import HopPay, Till
-from plait_node.stage.prefix import CachedWindow, PrefixStore, own_key
+from plait_node.stage.prefix import CachedWindow, PrefixStore, leading_rows, own_key
 from plait_node.stage.surroundings import Surroundings
 from plait_node.swarm.errors import BadRecordError
 from plait_node.wire import Link, MalformedFrameError, WireError
@@ -71,13 +71,17 @@ class StageRole:
     ) -> None:
         self._config, self._engine, self._sign = config, engine, sign
         self._on_payment, self._ready, self._clock = on_payment, ready, clock
-        self._scheduler = Scheduler(engine, decode_rows=config.decode_rows, pass_s=config.pass_s)
-        self.facts = StageFacts(self._scheduler.load, RowBudget.of(engine, config.rows_bytes), engine.evidence)
+        rows = RowBudget.of(engine, config.rows_bytes)
+        prefixes = PrefixStore.of(engine, config.profile, rows)
+        self._scheduler = Scheduler(
+            engine, decode_rows=config.decode_rows, pass_s=config.pass_s, on_evicted=prefixes.forget
+        )
+        self.facts = StageFacts(self._scheduler.load, rows, engine.evidence)
         self._around = Surroundings(
             config=config,
             engine=engine,
             scheduler=self._scheduler,
-            prefixes=PrefixStore.of(engine, config.profile),
+            prefixes=prefixes,
             domain=domain,
             directory=directory,
             facts=self.facts,
@@ -215,8 +219,8 @@ class StageRole:
         try:
             async with asyncio.timeout(_OPEN_S):
                 job, cached = await self._admit(link, call)
-            lineage = [window.out_key for window in cached]
-            opened = pb.Opened(job=call.job_hash, lineage=lineage, held=job.held)
+            lineage, kept = [window.out_key for window in cached], leading_rows(cached)
+            opened = pb.Opened(job=call.job_hash, lineage=lineage, held=job.held, kept=kept)
             await link.send(pb.Frame(opened=opened))
         except NextStageError as error:
             await _say(link, call.job_hash, error.fault(), blamed=call.job.message.route[call.stage + 1].node)
@@ -291,17 +295,17 @@ class StageRole:
 
     async def _reserve(self, admitted: Admitted) -> tuple[KeptRows, list[CachedWindow]]:
         """Reserve room for rows, and KV room that begins with the windows that are cached here."""
-        kept = self.facts.rows.reserve(admitted.room)
+        call, most = admitted.call, (admitted.cut.prompt_end - 1) // WINDOW_STEPS  # the last row is always computed
+        found = self._around.prefixes.find(call.request.payer, call.lineage[:most])
+        kept = self.facts.rows.reserve(admitted.room)  # may make the cache forget rows, but not those found
         try:
-            return kept, await self._open_session(admitted)
+            return kept, await self._open_session(admitted, found)
         except BaseException:
             kept.free()
             raise
 
-    async def _open_session(self, admitted: Admitted) -> list[CachedWindow]:
+    async def _open_session(self, admitted: Admitted, found: list[CachedWindow]) -> list[CachedWindow]:
         call, engine = admitted.call, self._engine
-        most = (admitted.cut.prompt_end - 1) // WINDOW_STEPS  # the last prompt row is always computed
-        found = self._around.prefixes.find(call.request.payer, call.lineage[:most])
         keys = [own_key(call.request.payer, key) for key in call.lineage[: len(found)]]
 
         try:

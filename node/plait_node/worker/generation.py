@@ -78,6 +78,7 @@ class Generation:
         self._purse = Purse(task, payer, prompt_end=self._prompt_end, credit_windows=tools.patience.credit_windows)
         self.progress: Signed[Progress] | None = None
         self.reused_windows = 0
+        self.lacking: frozenset[Address] = frozenset()  # stages that could not send rows of reused windows again
         self.abandoned = False
         self._opened: dict[Address, stage_pb2.Opened] = {}
         self._waiting: list[tuple[Window, list[Signed[Leaf]]]] = []  # whole, not in a progress yet
@@ -189,6 +190,7 @@ class Generation:
                 windows = min(windows, len(keys))
         opened = [await self._await_opened(stage.node) for stage in self.route]
         self.reused_windows = windows
+        self.lacking = frozenset(owner for owner, each in self._opened.items() if each.kept < windows)
         reused = reused_row(windows)
         return [each.held if self._signed.message.row else reused for each in opened]
 

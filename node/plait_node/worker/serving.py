@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from plait.protocol.checks import closes_at
@@ -110,7 +111,7 @@ class Serving:
         if mended is not None and self._told.row:
             return mended
         self._told.row = 0
-        self._told.reused = False
+        self._told.lacking = frozenset()
         if last is not None:
             self._held = None
             await last.cancel()
@@ -120,8 +121,9 @@ class Serving:
 
     async def _mended(self, last: Generation) -> Decision | None:
         lost = self._excluded & {stage.node for stage in last.route}
-        if (self._told.reused or last.reused_windows) and lost != frozenset({last.route[0].node}):
-            return None  # rows that came out of a cache are not kept: nobody could send them again
+        lacking = self._told.lacking | last.lacking
+        if any(before.node in lacking - lost and after.node in lost for before, after in pairwise(last.route)):
+            return None  # what the stage before gave out in windows from its cache is gone: nobody could send it again
         return await self._planner.mend(self._task, last.decision, lost=lost, excluded=self._excluded)
 
     async def _abandon(self, last: Generation, *, mended: bool) -> None:

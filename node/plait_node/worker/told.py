@@ -25,7 +25,7 @@ class Told:
     paid: int = 0  # output tokens that are owed for
     to: int = 0  # the first output token that no progress covers
     row: int = 0  # the first step that not every stage has signed; 0 unless the next attempt replaces a stage
-    reused: bool = False  # the stages took windows from their caches
+    lacking: frozenset[Address] = frozenset()  # stages that took windows from their caches without the rows they gave
     owed: dict[Address, Owed] = field(default_factory=dict["Address", "Owed"])
 
     @property
@@ -42,7 +42,7 @@ class Told:
         """Add what an attempt delivered and signed, at its end."""
         self.ids = attempt.answer.delivered
         self.owed |= attempt.owed()
-        self.reused |= attempt.reused_windows > 0
+        self.lacking |= attempt.lacking
         if attempt.progress is not None:
             message = attempt.progress.message
             self.segments += (struct_hash(message),)

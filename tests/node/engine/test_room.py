@@ -72,6 +72,8 @@ def test_open_evicts_cached_windows_least_recently_used_first() -> None:
     assert room.cached == 32
     assert room.held(keys(2)) == 0
     assert room.held(keys(2, lineage=1)) == 2
+    assert room.evicted() == keys(2)
+    assert room.evicted() == []
 
 
 def test_keep_never_drops_the_window_it_builds_on() -> None:
@@ -89,6 +91,7 @@ def test_keep_of_another_lineage_replaces_the_oldest() -> None:
 
     assert room.keep(key(90), keys(2, lineage=1)) == 2
     assert room.held(keys(2)) == 0
+    assert room.evicted() == keys(2)
 
 
 @pytest.mark.parametrize("asked", [0, -1, 101])

@@ -106,6 +106,7 @@ class Task:
     ids: list[int] = field(default_factory=list)
     leaves: dict[int, list[Signed[Leaf]]] = field(default_factory=dict)
     opened: dict[int, list[bytes]] = field(default_factory=dict)
+    kept: dict[int, int] = field(default_factory=dict)
     acks: list[pb.HopAck] = field(default_factory=list)
 
     @classmethod
@@ -234,6 +235,7 @@ class Task:
         match frame.WhichOneof("body"):
             case "opened":
                 self.opened[stage] = list(frame.opened.lineage)
+                self.kept[stage] = frame.opened.kept
             case "tokens":
                 assert frame.tokens.step == len(self.prompt) + len(self.ids) - 1
                 self.ids.extend(frame.tokens.ids)

@@ -64,6 +64,7 @@ class TinyEngine:
         self._kv_steps = kv_steps
         self._jobs: dict[Hash, Cache] = {}
         self._cached: dict[Hash, Cache] = {}
+        self._evicted: list[Hash] = []
 
     @property
     def free_steps(self) -> int:
@@ -164,7 +165,12 @@ class TinyEngine:
             cache.inputs.extend(self._cached[key].inputs)
         return len(cache.states)
 
+    def evicted(self) -> list[Hash]:
+        keys, self._evicted = self._evicted, []
+        return keys
+
     def forget_prefixes(self) -> None:
+        self._evicted += self._cached
         self._cached.clear()
 
     def _job(self, job: Hash) -> Cache:

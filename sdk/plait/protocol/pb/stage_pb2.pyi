@@ -92,14 +92,16 @@ class Open(_message.Message):
     def __init__(self, quote: _Optional[_Union[_signed_pb2.SignedQuote, _Mapping[str, object]]] = ..., request: _Optional[_Union[_signed_pb2.SignedRequest, _Mapping[str, object]]] = ..., job: _Optional[_Union[_signed_pb2.SignedJob, _Mapping[str, object]]] = ..., salt_rows: _Optional[bytes] = ..., stage: _Optional[int] = ..., next: _Optional[_Union[_signed_pb2.StoredRecord, _Mapping[str, object]]] = ..., lineage: _Optional[_Iterable[bytes]] = ..., room: _Optional[int] = ..., pay: _Optional[_Union[_signed_pb2.SignedPay, _Mapping[str, object]]] = ..., before: _Optional[int] = ...) -> None: ...
 
 class Opened(_message.Message):
-    __slots__ = ("job", "lineage", "held")
+    __slots__ = ("job", "lineage", "held", "kept")
     JOB_FIELD_NUMBER: _ClassVar[int]
     LINEAGE_FIELD_NUMBER: _ClassVar[int]
     HELD_FIELD_NUMBER: _ClassVar[int]
+    KEPT_FIELD_NUMBER: _ClassVar[int]
     job: bytes
     lineage: _containers.RepeatedScalarFieldContainer[bytes]
     held: int
-    def __init__(self, job: _Optional[bytes] = ..., lineage: _Optional[_Iterable[bytes]] = ..., held: _Optional[int] = ...) -> None: ...
+    kept: int
+    def __init__(self, job: _Optional[bytes] = ..., lineage: _Optional[_Iterable[bytes]] = ..., held: _Optional[int] = ..., kept: _Optional[int] = ...) -> None: ...
 
 class Start(_message.Message):
     __slots__ = ("job", "row", "next_row")
