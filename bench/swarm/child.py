@@ -84,7 +84,8 @@ class Child:
             async with asyncio.timeout(_STOP_S):
                 await self.process.wait()
         except TimeoutError:
-            self.process.kill()
+            with contextlib.suppress(ProcessLookupError):  # it ended by itself after all
+                self.process.kill()
             await self.process.wait()
 
     def _tail(self) -> str:

@@ -24,7 +24,7 @@ from bench.swarm.texts import made_up
 
 from plait.protocol.ids import to_hex
 
-__all__ = ["PART", "kills"]
+__all__ = ["PART", "kills", "listening", "start_again"]
 
 _THIRDS: Final = (0, 10, 20, 30)
 _PROMPT, _TOKENS = 160, 48
@@ -50,7 +50,8 @@ class _Listener(logging.Handler):
 
 
 @contextmanager
-def _listening() -> Generator[_Seen]:
+def listening() -> Generator[_Seen]:
+    """Hear what the worker says of stages that fail."""
     seen, log = _Seen(), logging.getLogger("plait_node.worker.serving")
     listener = _Listener(seen)
     log.addHandler(listener)
@@ -78,7 +79,7 @@ async def _turn(over: Swarm, how: str, dice: random.Random, prompt: list[int]) -
     usual_s = time.perf_counter() - began
     used = [stage.node for stage in undisturbed.job.message.route]
     at = dice.choice([place for place, spec in enumerate(over.specs) if owner(spec.number) in used])
-    with _listening() as seen:
+    with listening() as seen:
         began = time.perf_counter()
         answering = asyncio.create_task(over.worker.disturbed(prompt, _TOKENS))
         await asyncio.sleep(dice.uniform(0.02, 0.9) * usual_s)
@@ -87,7 +88,7 @@ async def _turn(over: Swarm, how: str, dice: random.Random, prompt: list[int]) -
         async with asyncio.timeout(_DEADLINE_S):
             disturbed = await answering
         cost_s = time.perf_counter() - began - usual_s
-    await _heal(over, at, how)
+    await start_again(over, at, how)
     if not seen.at:
         return None
     when, who = seen.at[0]
@@ -95,7 +96,8 @@ async def _turn(over: Swarm, how: str, dice: random.Random, prompt: list[int]) -
     return _Turn(how=how, detect_s=when - struck, cost_s=cost_s, same=disturbed.ids == undisturbed.ids, right=right)
 
 
-async def _heal(over: Swarm, at: int, how: str) -> None:
+async def start_again(over: Swarm, at: int, how: str) -> None:
+    """Let the stage at a place serve again after it was "killed" or "frozen"."""
     if how == "killed":
         await over.stages[at].process.wait()
         await over.start_again(at)

@@ -101,6 +101,7 @@ async def swarm(
     pass_s: float | None = None,
     hosts: Hosts | None = None,
     holders: int = 1,
+    rows_bytes: int | None = None,
 ) -> AsyncGenerator[Swarm]:
     """Run a stage a range between two `cuts`, each on a host of its own (stage-1, stage-2, ...) where there are hosts.
 
@@ -119,6 +120,7 @@ async def swarm(
             folder=str(folder),
             threads=threads,
             pass_s=pass_s,
+            rows_bytes=rows_bytes,
             host=hosts.address(_name(number)) if hosts else "127.0.0.1",
         )
         for number, (first, last) in enumerate((each for each in pairwise(cuts) for _ in range(holders)), 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from bench.swarm import cluster, distance, failover, flood, hop, lookup, petals, prefill, stages
+from bench.swarm import cluster, distance, failover, failover_cached, flood, hop, lookup, petals, prefill, stages
 from bench.swarm.figure import Part
 
 __all__ = ["PARTS"]
@@ -15,6 +15,7 @@ PARTS: Final[tuple[Part, ...]] = (
     stages.FOUR,
     prefill.PART,
     failover.PART,
+    failover_cached.PART,
     lookup.PART,
     distance.PART,
     petals.TINY,

@@ -9,7 +9,7 @@ import asyncio
 import json
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -33,7 +33,7 @@ PRICE: Final = 60_000  # base units per 1,000,000 steps x blocks
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageSpec:
-    """What a stage is told; `pass_s` None leaves the role's own."""
+    """What a stage is told; `pass_s` and `rows_bytes` None leave the role's own."""
 
     number: int
     model: str
@@ -43,6 +43,7 @@ class StageSpec:
     threads: int = 1
     kv_steps: int = 16_384
     pass_s: float | None = None
+    rows_bytes: int | None = None
     host: str = "127.0.0.1"
 
     def told(self) -> dict[str, Any]:
@@ -59,7 +60,9 @@ def _role(spec: StageSpec, engine: Engine, journal: Journal, dialer: Dialer) -> 
     who = dialer.identity
     config = StageConfig(owner=who.owner, profile=FP32_STRICT.profile_id, price=PRICE)
     if spec.pass_s is not None:
-        config = StageConfig(owner=who.owner, profile=FP32_STRICT.profile_id, price=PRICE, pass_s=spec.pass_s)
+        config = replace(config, pass_s=spec.pass_s)
+    if spec.rows_bytes is not None:
+        config = replace(config, rows_bytes=spec.rows_bytes)
     return StageRole(
         config,
         engine,

@@ -27,7 +27,7 @@ from plait.protocol.sealing import ContentKey
 from plait.protocol.typed import digest, random_hash
 from plait_node.app.worker import lookup
 from plait_node.broker import MemoryBroker
-from plait_node.selector import CHUNKED_PREFILL, PROMPT_LOOKUP, Asked, Choice, Ran, Trial
+from plait_node.selector import CHUNKED_PREFILL, PREFIX_CACHE, PROMPT_LOOKUP, Asked, Choice, Ran, Trial
 from plait_node.swarm import Announcer, Blames, DhtKey, Directory, MemoryDht, NodeFacts
 from plait_node.wire import Dialer
 from plait_node.worker import (
@@ -104,18 +104,23 @@ def _dht_key(place: Place) -> DhtKey:
 
 @dataclass(slots=True)
 class _Chooser:
-    """Takes the first route and the methods that the bench says, and keeps how jobs went."""
+    """Takes the first route and the methods that the bench says, and keeps how jobs went.
+
+    To `reuse` what stages have cached it takes the route that has most of the prompt.
+    """
 
     chunk: int = 0
     depth: int = 0
+    reuse: bool = False
     ran: dict[bytes, Ran] = field(default_factory=dict[bytes, Ran])
 
     def choose(self, asked: Asked, /) -> Choice:
-        del asked
+        warm = [way.warm_tokens for way in asked.ways]
         wanted = {CHUNKED_PREFILL: ("chunk", self.chunk), PROMPT_LOOKUP: ("depth", self.depth)}
         chosen = {method: amount for method, amount in wanted.items() if amount[1]}
-        method, amounts = method_word(chosen), dict(chosen.values())
-        return Choice(way=0, note=ChoiceNote(method=method, amounts=amounts, predicted={}, reason="the bench's"))
+        method = method_word([PREFIX_CACHE, *chosen] if self.reuse else chosen)
+        note = ChoiceNote(method=method, amounts=dict(chosen.values()), predicted={}, reason="the bench's")
+        return Choice(way=warm.index(max(warm)) if self.reuse else 0, note=note)
 
     def learn(self, digest: bytes, trial: Trial | None, ran: Ran, /) -> None:
         del trial
@@ -179,16 +184,17 @@ class DrivingWorker:
         With a `depth` so many ids at most are guessed by look-up at a time. The `temperature` is in millionths.
         """
         await self._announce()
-        self._chooser.chunk, self._chooser.depth = chunk, depth
+        self._chooser.chunk, self._chooser.depth, self._chooser.reuse = chunk, depth, False
         request = self._request(prompt, count, temperature=temperature)
         done = await self.role.run_onchain(request, prompt, ContentKey.public(), begin_before=request.deadline)
         ran = self._chooser.ran.pop(digest(DOMAIN, request))
         return Took(ids=done.ids, first_s=ran.ttft_s, seconds=ran.seconds, accepted=ran.accepted)
 
-    async def disturbed(self, prompt: Sequence[int], count: int) -> Done:
-        """Answer a prompt with `count` greedy ids, whatever happens to stages meanwhile."""
+    async def disturbed(self, prompt: Sequence[int], count: int, *, reuse: bool = False) -> Done:
+        """Answer a prompt with `count` greedy ids, whatever happens to stages meanwhile; `reuse` what they cached."""
         await self._announce()
         self._chooser.chunk = self._chooser.depth = 0
+        self._chooser.reuse = reuse
         request = self._request(prompt, count)
         done = await self.role.run_onchain(request, prompt, ContentKey.public(), begin_before=request.deadline)
         self._chooser.ran.pop(digest(DOMAIN, request), None)

@@ -27,7 +27,10 @@ __all__ = [
     "NumericsError",
     "StepOrderError",
     "UnknownJobError",
+    "is_no_memory",
 ]
+
+_NO_MEMORY = ("can't allocate", "out of memory")  # what torch's allocators say, in a RuntimeError
 
 
 class EngineError(Exception):
@@ -94,3 +97,11 @@ class DeviceError(EngineError):
 
 class CompilerError(EngineError):
     """The kernels could not be built or loaded; decoding goes on without them."""
+
+
+def is_no_memory(error: BaseException) -> bool:
+    """Tell whether an error says that there was no memory, on the machine or on its device."""
+    if isinstance(error, MemoryError | NoMemoryError):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(words in text for words in _NO_MEMORY)

@@ -9,14 +9,13 @@ from typing import Any, Protocol, TypeVar
 
 from plait.protocol.ids import Hash
 from plait.protocol.windows import WINDOW_STEPS
-from plait_node.engine.errors import EngineError, NoMemoryError
+from plait_node.engine.errors import EngineError, NoMemoryError, is_no_memory
 from plait_node.engine.faces import StepInput, StepOutput
 from plait_node.engine.residents import Engine
 
 __all__ = ["PassDone", "Piece", "Work", "run_pass"]
 
 T_co = TypeVar("T_co", covariant=True)
-_NO_MEMORY = ("can't allocate", "out of memory")  # what torch's allocators say, in a RuntimeError
 
 
 class Work(Protocol[T_co]):
@@ -95,7 +94,7 @@ def _given(piece: Piece) -> StepInput | None:
     try:
         return piece.work.given(piece.first, piece.last)
     except Exception as error:  # noqa: BLE001  it is told to who waits for this work
-        piece.error = error
+        piece.error = _named(error, piece)
         return None
 
 
@@ -104,9 +103,9 @@ def _step(engine: Engine, batch: Sequence[tuple[Piece, StepInput]]) -> bool:
     try:
         answers = engine.step([given for _, given in batch])
     except Exception as error:  # noqa: BLE001  it is told to who waits, once it is known whose it is
-        short = _is_no_memory(error)
+        short = is_no_memory(error)
         if len(batch) == 1:
-            _alone(engine, batch[0][0], NoMemoryError(batch[0][0].rows) if short else error)
+            _alone(engine, batch[0][0], _named(error, batch[0][0]))
             return short
         middle = len(batch) // 2
         halves = [_step(engine, half) for half in (batch[:middle], batch[middle:])]
@@ -134,11 +133,9 @@ def _take(piece: Piece, given: StepInput, answer: StepOutput | EngineError) -> N
     try:
         piece.made = piece.work.made(given, answer)
     except Exception as error:  # noqa: BLE001  it is told to who waits for this work
-        piece.error = error
+        piece.error = _named(error, piece)
 
 
-def _is_no_memory(error: Exception) -> bool:
-    text = str(error).lower()
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(words in text for words in _NO_MEMORY)
-    )
+def _named(error: Exception, piece: Piece) -> Exception:
+    """Return an error, as `NoMemoryError` if that is what it says in whatever words."""
+    return NoMemoryError(piece.rows) if is_no_memory(error) else error

@@ -14,7 +14,15 @@ from typing import Protocol
 
 from plait.protocol.ids import Hash
 from plait.protocol.manifest import Manifest
-from plait_node.engine.errors import EngineError, JobOpenError, NoRoomError, StepOrderError, UnknownJobError
+from plait_node.engine.errors import (
+    EngineError,
+    JobOpenError,
+    NoMemoryError,
+    NoRoomError,
+    StepOrderError,
+    UnknownJobError,
+    is_no_memory,
+)
 from plait_node.engine.evidence import EvidenceLog
 from plait_node.engine.faces import Rows, StepInput, StepOutput
 
@@ -168,17 +176,20 @@ class Residents:
     def open(self, job: Hash, room: int, *, priority: float, keys: Sequence[Hash]) -> int:
         """Reserve room and begin with the windows cached under `keys`; return the rows that they hold.
 
-        Raise `JobOpenError`, or `NoRoomError` when not even jobs of lower priority could be set aside for it.
+        Raise `JobOpenError`, `NoRoomError` when not even jobs of lower priority could be set aside for it, or
+        `NoMemoryError` when the machine has no memory for it.
         """
         if job in self._jobs:
             raise JobOpenError(job)
-        if room <= self._engine.max_steps:
-            self._make_room(room, priority)
         try:
+            if room <= self._engine.max_steps:
+                self._make_room(room, priority)
             self._engine.open(job, room)
             taken = self._engine.take_prefix(job, keys) if keys else 0
-        except BaseException:
+        except BaseException as error:
             self.close(job)
+            if is_no_memory(error):
+                raise NoMemoryError(room) from error
             raise
         self._jobs[job] = Resident(job=job, priority=priority, room=room, length=taken)
         return taken
@@ -207,8 +218,15 @@ class Residents:
             self._settle(resident)
 
     def keep_prefix(self, job: Hash, keys: Sequence[Hash]) -> int:
-        """Cache a job's first windows; return how many are cached, 0 while the job is set aside."""
-        return 0 if self._known(job).aside else self._engine.keep_prefix(job, keys)
+        """Cache a job's first windows; return how many are cached, 0 while the job is set aside or memory is short."""
+        if self._known(job).aside:
+            return 0
+        try:
+            return self._engine.keep_prefix(job, keys)
+        except Exception as error:
+            if is_no_memory(error):
+                return 0
+            raise
 
     def advance(self, job: Hash, count: int) -> None:
         """Take note of rows that were computed."""
@@ -264,6 +282,11 @@ class Residents:
         for each in waiting:
             if each.room > self._engine.free_steps:
                 return
-            self._engine.open(each.job, each.room)
+            try:
+                self._engine.open(each.job, each.room)
+            except Exception as error:
+                if is_no_memory(error):
+                    return  # it goes on waiting, for the next job to end
+                raise
             each.aside_since = None
             self._settle(each)

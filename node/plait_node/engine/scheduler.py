@@ -90,6 +90,7 @@ class Scheduler:
         Raises:
             JobOpenError: the job is open already.
             NoRoomError: the steps do not fit, with how many would.
+            NoMemoryError: the machine has no memory for them.
         """
         return await self._call(partial(self._residents.open, job, room, priority=priority, keys=prefix))
 
@@ -104,7 +105,7 @@ class Scheduler:
         await self._call(partial(self._residents.rollback, job, step))
 
     async def keep_prefix(self, job: Hash, keys: Sequence[Hash]) -> int:
-        """Cache a job's first whole windows; return how many are held, 0 while the job is set aside."""
+        """Cache a job's first whole windows; return how many are held, 0 while it is set aside or memory is short."""
         return await self._call(partial(self._residents.keep_prefix, job, keys))
 
     async def run(self, work: Work[T]) -> AsyncGenerator[Part[T]]:

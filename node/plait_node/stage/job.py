@@ -235,8 +235,8 @@ class StageJob:
         except PlaitError as error:
             self.unpaid = isinstance(error, UnpaidError)
             self.close(error.fault())
-        except NoMemoryError as error:
-            self.close(StageBusyError(f"{error}").fault())
+        except (NoMemoryError, MemoryError) as error:
+            self.close(StageBusyError(f"{error}" or "no memory; ask again later").fault())
         except NumericsError:
             self._tell_evidence()
             self.close(Fault(code="stage_failed", text=_INTERNAL, retry=True), blamed=self._around.config.owner)

@@ -315,6 +315,8 @@ class StageRole:
             return found[: taken // WINDOW_STEPS]
         except engine_errors.JobOpenError as error:
             raise JobOpenError(str(error)) from error
+        except engine_errors.NoMemoryError as error:
+            raise StageBusyError(f"{error}") from error
         except engine_errors.NoRoomError as error:
             if admitted.room <= engine.max_steps:
                 raise StageBusyError(f"{error}") from error

@@ -14,6 +14,7 @@ from tests.node.stage.driver import FaultError, driver, first_fault
 from tests.node.stage.network import Network, network, until
 
 from plait.protocol.pb import stage_pb2 as pb
+from plait_node.stage import compute
 
 log = logging.getLogger(__name__)
 
@@ -129,6 +130,59 @@ async def test_memory_that_is_short_for_good_refuses_the_job_and_blames_nobody(t
 
         net.nodes[1].engine.step = no_memory
         await task.start()
+        await task.feed(0, PROMPT)
+        fault = await first_fault(task)
+        assert (fault.code, fault.blamed) == ("busy", b"")
+
+
+def no_memory(*_: object) -> None:
+    raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB")
+
+
+async def test_memory_that_is_short_when_a_job_is_opened_refuses_it_and_the_next_one_is_taken(tmp_path: Path) -> None:
+    async with network(tmp_path) as net, driver(net) as worker:
+        engine = net.nodes[1].engine
+        opens, engine.open = engine.open, no_memory
+        task = worker.task(PROMPT, max_tokens=9)
+        for stage in range(3):
+            await task.send(stage, pb.Frame(open=task.open_frame(stage)))
+        fault = await first_fault(task)
+        assert (fault.code, fault.blamed, fault.said_by) == ("busy", b"", net.nodes[1].identity.owner)
+        assert "no memory" in str(fault)
+        assert net.nodes[1].role.facts.rows.used == 0
+
+        engine.open = opens
+        second = worker.task(PROMPT, max_tokens=4)
+        await second.open()
+        await second.start()
+        assert await second.generate(4) == second.expected(4)
+
+
+async def test_memory_that_is_short_for_the_cache_costs_the_job_nothing(tmp_path: Path) -> None:
+    async with network(tmp_path) as net, driver(net) as worker:
+        net.nodes[1].engine.keep_prefix = no_memory
+        task = worker.task(PROMPT, max_tokens=5)
+        await task.open()
+        await task.start()
+        assert await task.generate(5) == task.expected(5)
+        task.check_leaves(await task.end())
+        await until(lambda: not any(node.role._jobs.of() for node in net.nodes))
+        assert worker.inbox.empty()  # no fault of anybody
+        assert net.nodes[1].role.facts.rows.cached == 0
+
+
+async def test_memory_that_is_short_for_rows_that_came_refuses_the_job_and_blames_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with network(tmp_path) as net, driver(net) as worker:
+        task = worker.task(PROMPT, max_tokens=5)
+        await task.open()
+        await task.start()
+
+        def numpy_has_none(*_: object, **__: object) -> None:
+            raise MemoryError
+
+        monkeypatch.setattr(compute, "decode_rows", numpy_has_none)
         await task.feed(0, PROMPT)
         fault = await first_fault(task)
         assert (fault.code, fault.blamed) == ("busy", b"")

@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
-#include <memory>
 #include <new>
 #include <thread>
 #include <vector>
@@ -40,18 +39,22 @@ struct Span {
 
 class Team {
  public:
-  explicit Team(int size) : size_(size) {}
+  // Says how many threads there are; each then makes itself a member.
+  void gather(int size) { size_ = size; }
+
+  // Whether there was no memory for some piece.
+  bool short_of_memory() const { return short_.load(std::memory_order_relaxed); }
 
   struct Member {
     Team& team;
     bool leader;
     int phase = 0;
 
-    // Hands out [0, count) in pieces and waits until all are done.
+    // Hands out [0, count) in pieces and waits until all are done; after one that got no memory none is done any more.
     template <class Work>
     void share(long count, long grain, Work work) {
       if (team.size_ == 1) {
-        work(0L, count);
+        team.attempt(work, 0L, count);
         return;
       }
       std::atomic<long>& next = team.next_[phase & 3].value;
@@ -59,7 +62,7 @@ class Team {
       for (;;) {
         const long from = next.fetch_add(grain, std::memory_order_relaxed);
         if (from >= count) break;
-        work(from, from + grain < count ? from + grain : count);
+        team.attempt(work, from, from + grain < count ? from + grain : count);
       }
       team.wait();
       phase++;
@@ -70,6 +73,17 @@ class Team {
   struct alignas(64) Counter {
     std::atomic<long> value{0};
   };
+
+  // No exception may leave a thread of a parallel region: it would end the process.
+  template <class Work>
+  void attempt(Work& work, long from, long to) {
+    if (short_of_memory()) return;
+    try {
+      work(from, to);
+    } catch (const std::bad_alloc&) {
+      short_.store(true, std::memory_order_relaxed);
+    }
+  }
 
   void wait() {
     const int before = turn_.load(std::memory_order_acquire);
@@ -88,7 +102,8 @@ class Team {
     }
   }
 
-  const int size_;
+  int size_ = 0;
+  std::atomic<bool> short_{false};
   alignas(64) std::atomic<int> arrived_{0};
   alignas(64) std::atomic<int> turn_{0};
   Counter next_[4];
@@ -436,16 +451,18 @@ static Buffers& buffers() {
   return made;
 }
 
+// Has all threads do the work; false if there was no memory for some of it.
 template <class Work>
-static void together(int threads, Work work) {
-  std::unique_ptr<Team> team;
+static bool together(int threads, Work work) {
+  Team team;
 #pragma omp parallel num_threads(threads)
   {
 #pragma omp single
-    team = std::make_unique<Team>(omp_get_num_threads());  // the system may give fewer than were asked for
-    Team::Member member{*team, omp_get_thread_num() == 0};
+    team.gather(omp_get_num_threads());  // the system may give fewer than were asked for
+    Team::Member member{team, omp_get_thread_num() == 0};
     work(member);
   }
+  return !team.short_of_memory();
 }
 
 }  // namespace plait
@@ -458,11 +475,10 @@ int plait_forward(const plait::Model* model, const plait::Span* spans, int count
   for (int s = 0; s < count; s++) n += int(spans[s].count);
   try {
     plait::Pass pass(*model, spans, count, x, plait::buffers(), n);
-    plait::together(threads, [&](plait::Team::Member& team) { pass.run(team); });
+    return plait::together(threads, [&](plait::Team::Member& team) { pass.run(team); }) ? 0 : 1;
   } catch (const std::bad_alloc&) {
     return 1;
   }
-  return 0;
 }
 
 // Final norm and head: logits (n, rows of the head) of rows x (n, hidden); 1 if there is no memory for them.
@@ -479,7 +495,7 @@ int plait_head(const plait::Matrix* head, const float* norm, float eps, const fl
     return 1;
   }
   const Acts acts{b.normed.data(), b.low.data(), b.sums.data(), cols};
-  together(threads, [&](Team::Member& team) {
+  const bool done = together(threads, [&](Team::Member& team) {
     team.share(n, 1, [&](long from, long to) {
       for (long row = from; row < to; row++) {
         normalise(x + row * cols, norm, eps, cols, acts.f + row * cols);
@@ -490,7 +506,7 @@ int plait_head(const plait::Matrix* head, const float* norm, float eps, const fl
       product(*head, from, to, acts, n, Copy{logits, head->rows});
     });
   });
-  return 0;
+  return done ? 0 : 1;
 }
 
 }  // extern "C"
