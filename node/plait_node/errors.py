@@ -4,6 +4,7 @@ NodeError
 |- ConfigError     a node's TOML file, or a key file, is not usable
 |- DrainError      a node could not be told to stop, or has not stopped in time
 |- DiskFullError   there is no room on the node's disk for the journals of more jobs
+|- PortTakenError  an HTTP face cannot listen where it should
 |- StartError      a node cannot start, or a part of it failed
 `- LocalnetError   a local network could not be started
 """
@@ -36,6 +37,12 @@ class DiskFullError(NodeError):
 
     code = "busy"
     retry = True
+
+
+class PortTakenError(NodeError):
+    """An HTTP face cannot listen where it should: free the port or name another."""
+
+    code = "listen"
 
 
 class StartError(NodeError):

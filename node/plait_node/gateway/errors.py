@@ -6,7 +6,7 @@ RefusedError (plait.protocol.errors)
 ├── BrokerAwayError        the broker does not answer: the same call may be made again
 ├── OtherGatewayError      another gateway of this operator owns the channel: the same call is made there
 └── StoppedError           the gateway is shutting down: resume there again
-GatewayError               the gateway itself cannot run (port in use, unreadable file)
+GatewayError               the gateway itself cannot run (unreadable file)
 """
 
 from __future__ import annotations

@@ -6,10 +6,8 @@ import asyncio
 import base64
 import contextlib
 import logging
-import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 
-import uvicorn
 from google.protobuf.message import Message
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -28,7 +26,7 @@ from plait.protocol.errors import (
 )
 from plait.protocol.ids import hash32
 from plait_node.gateway.answer import Event
-from plait_node.gateway.errors import GatewayError, status_of
+from plait_node.gateway.errors import status_of
 from plait_node.gateway.limits import (
     BODY_BYTES,
     PROMPT_BODY_BYTES,
@@ -40,10 +38,11 @@ from plait_node.gateway.limits import (
 from plait_node.gateway.offers import Needs
 from plait_node.gateway.openapi import PROTOBUF, with_document
 from plait_node.gateway.service import Gateway
+from plait_node.listener import serve_app
 
 _LOG = logging.getLogger(__name__)
 _MOST_INDEX = 1 << 32
-_GRACE_S = 1
+_BODY_S = 30.0
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -74,46 +73,8 @@ def make_app(gateway: Gateway, *, limiter: CallLimiter | None = None, prompts: C
 
 
 async def serve(gateway: Gateway, *, host: str, port: int, ready: Callable[[int], None] = lambda _: None) -> None:
-    """Serve until cancelled; call `ready` with the port once it listens; raise `GatewayError` if it is taken."""
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
-    with contextlib.closing(listener):
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((host, port))
-        except OSError as error:
-            raise GatewayError(f"cannot listen on {host}:{port} ({error.strerror}); free it or name another") from error
-        listener.listen(128)
-        ready(int(listener.getsockname()[1]))
-        config = uvicorn.Config(
-            make_app(gateway),
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            timeout_graceful_shutdown=_GRACE_S,
-            timeout_keep_alive=30,
-            limit_concurrency=2_000,
-        )
-        await _until_cancelled(_Server(config), listener)
-
-
-async def _until_cancelled(server: uvicorn.Server, listener: socket.socket) -> None:
-    """Serve; when cancelled let uvicorn close its connections first."""
-    task = asyncio.get_running_loop().create_task(server.serve(sockets=[listener]))
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        server.should_exit = True
-        await asyncio.wait({task}, timeout=2 * _GRACE_S + 1)
-        raise
-
-
-class _Server(uvicorn.Server):
-    """Leaves the process's signals to whoever runs the roles."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None]:
-        """Capture none."""
-        yield
+    """Serve until cancelled; call `ready` with the port once it listens; raise `PortTakenError`."""
+    await serve_app(make_app(gateway), host=host, port=port, ready=ready)
 
 
 class _Face:
@@ -251,19 +212,27 @@ def _asked(request: Request, name: str) -> int:
 
 
 async def _body(request: Request, most: int = BODY_BYTES) -> bytes:
-    """Read a body of bounded size."""
+    """Read a body of bounded size in bounded time."""
     text = request.headers.get("content-length", "0")
     size = int(text) if text.isascii() and text.isdigit() and len(text) < 12 else most + 1
-    parts: list[bytes] = []
-    if size <= most:
-        size = 0
-        async for part in request.stream():
-            size += len(part)
-            if size > most:
-                break
-            parts.append(part)
-    if size > most:
+    try:
+        async with asyncio.timeout(_BODY_S):
+            data = await _read(request, most) if size <= most else None
+    except TimeoutError:
+        raise BadRequestError(f"the body did not come within {_BODY_S:.0f} s; send it again") from None
+    if data is None:
         raise TooLargeError(f"a body has at most {most} bytes here; shorten the prompt")
+    return data
+
+
+async def _read(request: Request, most: int) -> bytes | None:
+    """Return the body; none of one that is larger."""
+    parts, size = list[bytes](), 0
+    async for part in request.stream():
+        size += len(part)
+        if size > most:
+            return None
+        parts.append(part)
     return b"".join(parts)
 
 

@@ -17,7 +17,8 @@ from plait.protocol.messages import Receipt
 from plait.protocol.money import job_price
 from plait.protocol.receipts import RECEIPT, ReceiptLeaf
 from plait_node.broker import BrokerDownError, LocalServer, NatsBroker
-from plait_node.gateway import GatewayError, serve
+from plait_node.errors import PortTakenError
+from plait_node.gateway import serve
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -150,7 +151,23 @@ async def test_port_that_is_taken_is_a_clear_error(tmp_path: Path) -> None:
         port: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         serving = asyncio.create_task(serve(stand.gateway, host="127.0.0.1", port=0, ready=port.set_result))
         taken = await port
-        with pytest.raises(GatewayError, match="free it or name another"):
+        with pytest.raises(PortTakenError, match="free it or name another"):
             await serve(stand.gateway, host="127.0.0.1", port=taken)
+        serving.cancel()
+        await asyncio.wait({serving})
+
+
+async def test_body_that_does_not_come_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("plait_node.gateway.http._BODY_S", 0.2)
+    stand = Stand(tmp_path)
+    async with stand.running():
+        port: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        serving = asyncio.create_task(serve(stand.gateway, host="127.0.0.1", port=0, ready=port.set_result))
+        reader, writer = await asyncio.open_connection("127.0.0.1", await port)
+        writer.write(b"POST /v1/quotes HTTP/1.1\r\nHost: here\r\nContent-Length: 100\r\n\r\nhalf")
+        async with asyncio.timeout(5):
+            answer = await reader.readuntil(b"send it again")
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        writer.close()
         serving.cancel()
         await asyncio.wait({serving})
