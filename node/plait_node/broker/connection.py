@@ -36,6 +36,7 @@ _REPLICAS = 3
 # What the server says of a message that is gone; with the second it also says why another could not be dropped.
 _NO_SUCH_SEQUENCE, _NOT_DROPPED, _GONE = 10043, 10057, "no message found"
 _NO_MESSAGES = ("404", "408", "409")
+_SEQUENCE = "Nats-Sequence"  # of a stored message, in the headers that the server repeats
 # What the server says when another message is the last one of the subject.
 _NOT_THE_LAST = (10071, 10164)
 
@@ -188,8 +189,9 @@ class Connection:
     async def on_wake(self, subject: str, wake: Wake) -> Callable[[], Coroutine[object, object, None]]:
         """Ring whenever something was stored on a subject, or may have been unheard; return how to stop."""
 
-        async def ring(_: Msg) -> None:
-            wake.ring()
+        async def ring(message: Msg) -> None:
+            sequence = (message.headers or {}).get(_SEQUENCE, "")
+            wake.ring(int(sequence) if sequence.isascii() and sequence.isdigit() else None)
 
         subscription = await self._call(
             "take a subscription", lambda: self._client.subscribe(subjects.wake(subject), cb=ring)

@@ -315,10 +315,13 @@ class NatsBroker:
                     await asyncio.sleep(_PAUSE_S)
                     continue
                 if row is None:
+                    wake.read(last)
                     await wake.wait()
-                else:
-                    last = row.sequence
-                    yield row
+                    continue
+                last = row.sequence
+                yield row
+                if wake.done(last):
+                    await wake.wait(found=True)
 
     async def _rows(self, stream: str, subject: str, *, after: int = 0) -> list[Stored]:
         rows: list[Stored] = []

@@ -16,28 +16,46 @@ _LONGEST_S = 5.0
 
 
 class Wake:
-    """A reader's bell. Clear it, look, and wait where nothing was found."""
+    """A reader's bell. Clear it, look, and wait where nothing was found, or where nothing is left."""
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
         self._wait_s = _LOOK_S
         self._rung = False  # for the look that is being made
+        self._named: int | None = None  # the last sequence that was rung for; None: there may be what nobody rang for
 
-    def ring(self) -> None:
-        """Have the reader look at once, and again soon after."""
+    def ring(self, sequence: int | None = None) -> None:
+        """Have the reader look at once, and again soon after: for a stored sequence, or for what nobody may have named."""
         self._event.set()
         self._wait_s = _LOOK_S
+        if sequence is None:
+            self._named = None
+        elif self._named is not None:
+            self._named = max(self._named, sequence)
+
+    def read(self, last: int) -> None:
+        """Note that a look found nothing behind `last`: what comes from now on is named."""
+        if self._named is None and not self._rung and not self._event.is_set():
+            self._named = last
+
+    def done(self, last: int) -> bool:
+        """Tell whether all that was rung for is read with the sequence `last`: a look would find nothing."""
+        return self._named is not None and last >= self._named
 
     def clear(self) -> None:
         """Forget the rings so far, before a look."""
         self._rung = self._event.is_set()
         self._event.clear()
 
-    async def wait(self, *, steady: bool = False) -> None:
-        """Wait for a ring, or for as long as a reader may go without a look: `steady` is as long every time."""
+    async def wait(self, *, steady: bool = False, found: bool = False) -> None:
+        """Wait for a ring, or for as long as a reader may go without a look: `steady` is as long every time.
+
+        `found`: the look that is over found what it was rung for.
+        """
+        again = self._rung and not found
         with suppress(TimeoutError):
-            async with asyncio.timeout(_AGAIN_S if self._rung else self._wait_s):
+            async with asyncio.timeout(_AGAIN_S if again else self._wait_s):
                 await self._event.wait()
                 return
-        if not steady and not self._rung:
+        if not steady and not again:
             self._wait_s = min(_LONGEST_S, 2 * self._wait_s)

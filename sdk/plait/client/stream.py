@@ -23,6 +23,7 @@ from plait.client.errors import ClientError
 from plait.client.run import Run
 from plait.client.stops import StopCutter
 from plait.protocol.ids import to_hex
+from plait.protocol.messages import Job
 
 
 class AsyncStream:
@@ -32,6 +33,7 @@ class AsyncStream:
         self._run = run
         self._created = created
         self._completion: ChatCompletion | None = None
+        self._told: tuple[Job, JobInfo] | None = None  # the record that was asked for last, as callers see it
         self._chunks = self._follow()
         self.id = to_hex(run.request)
 
@@ -45,7 +47,11 @@ class AsyncStream:
     def job(self) -> JobInfo | None:
         """Return who works on the answer now, None before the first record; the method comes with the whole."""
         job = self._run.verifier.job
-        return None if job is None else JobInfo.of(job, None)
+        if job is None:
+            return None
+        if self._told is None or self._told[0] is not job:
+            self._told = job, JobInfo.of(job, None)
+        return self._told[1]
 
     @property
     def verified_tokens(self) -> int:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import NewType
 
 import rfc8785
-from Crypto.Hash import keccak as _keccak
 
 from plait.protocol.errors import MalformedMessageError
+from plait.protocol.sponge import keccak_of
 
 Address = NewType("Address", bytes)  # 20 bytes
 Hash = NewType("Hash", bytes)  # 32 bytes
@@ -20,7 +20,7 @@ HASH_ZERO = Hash(bytes(32))
 
 def keccak(*parts: bytes) -> Hash:
     """Return keccak256 over the parts joined."""
-    return Hash(_keccak.new(digest_bits=256, data=b"".join(parts)).digest())
+    return Hash(keccak_of(b"".join(parts)))
 
 
 def to_hex(value: bytes) -> str:
