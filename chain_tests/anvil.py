@@ -20,8 +20,8 @@ from plait.chain import Deployment
 from plait.protocol.ids import Address, to_hex
 from plait.protocol.typed import Key
 
-START_DEADLINE_S = 20.0
-STOP_DEADLINE_S = 5.0
+START_DEADLINE_S = 60.0
+STOP_DEADLINE_S = 20.0
 COIN_WEI = 10**21
 
 # anvil's first well-known accounts; they hold coins on every local chain and nowhere else.
@@ -54,7 +54,7 @@ class Anvil:
             raise FileNotFoundError("anvil is not installed; run `make setup`")
         command = [program, "--port", "0", "--chain-id", str(chain_id), *arguments]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        self._client = httpx.Client(timeout=10.0)
+        self._client = httpx.Client(timeout=60.0)
         self.url = self._listening()
 
     def __enter__(self) -> Self:

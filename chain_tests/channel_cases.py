@@ -30,7 +30,7 @@ def leaf(number: int, amount: int) -> ReceiptLeaf:
     return ReceiptLeaf(kind=RECEIPT, hash=digest, hop_amount=amount, windows_paid=1)
 
 
-async def eventually(holds: Callable[[], bool], *, within_s: float = 20.0) -> None:
+async def eventually(holds: Callable[[], bool], *, within_s: float = 60.0) -> None:
     """Wait until something holds."""
     async with asyncio.timeout(within_s):
         while not holds():  # noqa: ASYNC110 what is waited for happens in a database or another process

@@ -37,7 +37,7 @@ from plait.chain.plan import contract_address
 from plait.protocol.ids import Address, Hash, keccak, to_hex
 from plait.protocol.typed import Key
 
-QUICK = Patience(deadline_s=0.6, bump_after_s=0.2, poll_s=0.02, slowest_poll_s=0.05)
+QUICK = Patience(deadline_s=4.0, bump_after_s=0.2, poll_s=0.02, slowest_poll_s=0.05)
 
 
 async def test_deployment_on_another_chain_says_which(chain: LocalChain) -> None:
@@ -108,7 +108,7 @@ async def test_endpoint_that_never_answers_ends_at_the_deadline() -> None:
     server = await asyncio.start_server(silent, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     async with server, Rpc(f"http://127.0.0.1:{port}", timeout_s=0.3) as rpc:
-        async with asyncio.timeout(2.0):
+        async with asyncio.timeout(30.0):
             with pytest.raises(RpcDownError):
                 await rpc.chain_id()
 

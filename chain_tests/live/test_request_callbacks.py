@@ -78,7 +78,7 @@ def watcher(trade: Trade) -> OnchainWatcher:
 
 
 async def first(found: OnchainWatcher) -> OnchainRequest:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         return await anext(found.requests())
 
 

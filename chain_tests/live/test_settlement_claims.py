@@ -21,7 +21,7 @@ from plait.ledger import Journal
 from plait.protocol.ids import to_hex
 from plait_node.settlement import Claimer
 
-QUICK = Patience(deadline_s=20.0, bump_after_s=0.4, poll_s=0.02, slowest_poll_s=0.1)
+QUICK = Patience(deadline_s=60.0, bump_after_s=0.4, poll_s=0.02, slowest_poll_s=0.1)
 
 
 @asynccontextmanager
@@ -313,7 +313,7 @@ async def die_while_claiming(trade: Trade, folder: Path, when: str) -> None:
         (folder / "node.key").chmod(0o600)
     files = (folder / "deployment.json", folder / "payee.db", folder / "node.key")
     command = [sys.executable, "-c", CLAIM_AND_DIE, when, trade.chain.url, *map(str, files), trade.payee.hex()]
-    ended = await asyncio.to_thread(subprocess.run, command, check=False, timeout=60)
+    ended = await asyncio.to_thread(subprocess.run, command, check=False, timeout=110)
     assert ended.returncode == -signal.SIGKILL
 
 

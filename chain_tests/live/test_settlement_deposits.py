@@ -19,7 +19,7 @@ from plait.protocol.ids import Address
 from plait.protocol.typed import Key
 from plait_node.settlement import Limits, Opener
 
-QUICK = Patience(deadline_s=20.0, bump_after_s=0.4, poll_s=0.02, slowest_poll_s=0.1)
+QUICK = Patience(deadline_s=60.0, bump_after_s=0.4, poll_s=0.02, slowest_poll_s=0.1)
 HASTY = Patience(deadline_s=0.5, bump_after_s=5.0, poll_s=0.02, slowest_poll_s=0.1)
 DEPOSIT = 1_000
 LIMITS = Limits(deposit=DEPOSIT, most=10 * DEPOSIT, share=0.25)

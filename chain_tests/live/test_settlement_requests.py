@@ -58,7 +58,7 @@ def watcher(trade: Trade, journal: Journal | None = None) -> OnchainWatcher:
 
 
 async def first(found: OnchainWatcher) -> OnchainRequest:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         return await anext(found.requests())
 
 

@@ -9,7 +9,7 @@ from plait_node.localnet.processes import Child, Children, find_program, until_u
 from plait_node.ports import free_port
 
 _ETHER = 10**18
-_DEADLINE_S = 20.0
+_DEADLINE_S = 60.0
 
 
 class Anvil:

@@ -6,7 +6,6 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from statistics import median
 
 import pytest
 from bench.swarm.hosts import Hosts, Weather, opened_hosts
@@ -36,7 +35,8 @@ async def test_hosts_round_trip_is_what_was_asked_for(kind: str) -> None:
         await ping_s(line)
         trips = [await ping_s(line) for _ in range(9)]
 
-        assert FAR.rtt_s - FAR.jitter_s <= median(trips) < 3 * FAR.rtt_s
+        # A busy machine only adds to it.
+        assert FAR.rtt_s - FAR.jitter_s <= min(trips) < 3 * FAR.rtt_s
 
 
 @KINDS
@@ -47,13 +47,10 @@ async def test_hosts_between_two_of_them_the_round_trip_is_the_same(kind: str) -
         running(hosts, "b", ASKS, address, str(port)) as asking,
     ):
         start(asking)
-        await heard(asking, deadline_s=20)
-        began = asyncio.get_running_loop().time()
-        for _ in range(5):
-            await heard(asking, deadline_s=10)
-        trip = (asyncio.get_running_loop().time() - began) / 5
+        await heard(asking, deadline_s=60)
+        trips = [float(await heard(asking, deadline_s=60)) for _ in range(9)]
 
-        assert FAR.rtt_s - FAR.jitter_s <= trip < 4 * FAR.rtt_s
+        assert FAR.rtt_s - FAR.jitter_s <= min(trips) < 4 * FAR.rtt_s
 
 
 @KINDS
@@ -75,7 +72,7 @@ async def test_hosts_cut_line_lets_nothing_through_until_it_is_healed(kind: str)
             await ping_s(line, deadline_s=0.4)
         await hosts.heal("a")
 
-        assert await asyncio.wait_for(line[0].readexactly(1), 10) == b"."
+        assert await asyncio.wait_for(line[0].readexactly(1), 60) == b"."
         await ping_s(line)
 
 
@@ -88,7 +85,7 @@ async def test_hosts_cut_host_is_not_heard_by_those_it_called(kind: str) -> None
         line_to(place) as line,
     ):
         start(asking)
-        await heard(asking, deadline_s=20)
+        await heard(asking, deadline_s=60)
         await hosts.cut("b")
         with pytest.raises(TimeoutError):
             while True:
@@ -96,7 +93,7 @@ async def test_hosts_cut_host_is_not_heard_by_those_it_called(kind: str) -> None
         await ping_s(line)  # nobody else is cut off
         await hosts.heal("b")
 
-        assert await heard(asking, deadline_s=10) == b"heard\n"
+        assert float(await heard(asking, deadline_s=60)) > 0
 
 
 @KINDS
@@ -130,7 +127,7 @@ async def test_proxy_before_nobody_ends_the_connection() -> None:
         _, unused = await hosts.door("a", 1)  # nobody listens there
         async with line_to(("127.0.0.1", unused)) as (reader, _):
             with pytest.raises(ENDED):
-                await asyncio.wait_for(reader.readexactly(1), 5)
+                await asyncio.wait_for(reader.readexactly(1), 60)
         assert port != unused
 
 

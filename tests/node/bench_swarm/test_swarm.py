@@ -67,7 +67,7 @@ async def test_swarm_frozen_stage_holds_its_answer_until_it_goes_on(two: Swarm) 
     two.stages[1].thaw()
 
     assert not done
-    assert (await asyncio.wait_for(answer, 10)).ids == (31, 32, 33, 34)
+    assert (await asyncio.wait_for(answer, 60)).ids == (31, 32, 33, 34)
 
 
 async def test_child_that_fails_is_an_error_with_its_log(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import time
+from collections.abc import Callable
 
 from plait_node.app.drain import Drain, Stopping
 
@@ -31,12 +31,17 @@ def drain_of(*roles: Role) -> Drain:
     return drain
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(60):
+        while not condition():  # noqa: ASYNC110 - what is looked at has no event
+            await asyncio.sleep(0.01)
+
+
 async def test_drain_closes_every_role_and_waits_for_their_jobs() -> None:
     one, two = Role(), Role()
     drain = drain_of(one, two)
-    running = asyncio.create_task(drain.run(10.0))
-    await asyncio.sleep(0.3)
-    assert (one.closed, two.closed) == (1, 1)
+    running = asyncio.create_task(drain.run(60.0))
+    await until(lambda: (one.closed, two.closed) == (1, 1))
     assert drain.begun
     one.jobs = 0
     await asyncio.sleep(0.8)
@@ -48,16 +53,15 @@ async def test_drain_closes_every_role_and_waits_for_their_jobs() -> None:
 async def test_drain_waits_for_work_that_is_held() -> None:
     drain = Drain()
     with drain.held():
-        running = asyncio.create_task(drain.run(10.0))
+        running = asyncio.create_task(drain.run(60.0))
         await asyncio.sleep(0.8)
         assert not running.done()
     assert await running
 
 
 async def test_drain_gives_up_at_its_limit() -> None:
-    before = time.monotonic()
-    assert not await drain_of(Role()).run(0.2)
-    assert time.monotonic() - before < 5.0
+    async with asyncio.timeout(60):
+        assert not await drain_of(Role()).run(0.2)
 
 
 async def test_drain_goes_on_where_one_role_cannot_withdraw() -> None:
@@ -84,7 +88,7 @@ async def node(stages: list[str], *, ready: asyncio.Event) -> None:
         ready.set()
         await stopping.asked()
         stages.append("draining")
-        await asyncio.sleep(30.0)
+        await asyncio.sleep(600.0)
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().remove_signal_handler(number)
@@ -98,10 +102,9 @@ async def test_second_signal_ends_a_drain_at_once() -> None:
     await ready.wait()
     await asyncio.sleep(0)
     os.kill(os.getpid(), signal.SIGTERM)
-    await asyncio.sleep(0.2)
-    assert stages == ["draining"]
+    await until(lambda: stages == ["draining"])
     os.kill(os.getpid(), signal.SIGTERM)
-    await asyncio.wait({running}, timeout=5.0)
+    await asyncio.wait({running}, timeout=60.0)
     assert running.cancelled()
     assert stages == ["draining", "ended"]
 
@@ -111,8 +114,8 @@ async def test_signal_during_the_start_ends_it() -> None:
         serving = asyncio.current_task()
         assert serving is not None
         Stopping(serving).signalled()
-        await asyncio.sleep(30.0)
+        await asyncio.sleep(600.0)
 
     running = asyncio.create_task(starting())
-    await asyncio.wait({running}, timeout=5.0)
+    await asyncio.wait({running}, timeout=60.0)
     assert running.cancelled()

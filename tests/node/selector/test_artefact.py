@@ -214,7 +214,9 @@ def test_load_refuses_numbers_that_are_not_finite(tmp_path: Path, word: str) -> 
         load(path)
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(
+    max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None
+)
 @given(st.data())
 def test_load_of_a_changed_number_works_or_refuses(tmp_path: Path, data: st.DataObject) -> None:
     def change(told: dict[str, Any]) -> None:

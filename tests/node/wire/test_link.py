@@ -282,7 +282,9 @@ async def test_link_round_trip_of_a_decode_row_is_fast() -> None:
         assert quick < 0.02, f"a hop there and back took {quick * 1e3:.2f} ms"
 
 
-@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(
+    max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None
+)
 @given(data=st.binary(max_size=200))
 def test_parse_frame_any_bytes_give_a_frame_or_malformed(data: bytes) -> None:
     try:

@@ -265,9 +265,9 @@ def refusal(name: str) -> object:
 
 
 @asynccontextmanager
-async def writing(chain: FakeChain) -> AsyncGenerator[ChainWriter]:
-    async with endpoint(chain.answer) as url, Rpc(url, timeout_s=5.0) as rpc:
-        patience = Patience(deadline_s=0.3, poll_s=0.01, slowest_poll_s=0.01)
+async def writing(chain: FakeChain, *, deadline_s: float = 30.0) -> AsyncGenerator[ChainWriter]:
+    async with endpoint(chain.answer) as url, Rpc(url, timeout_s=30.0) as rpc:
+        patience = Patience(deadline_s=deadline_s, poll_s=0.01, slowest_poll_s=0.01)
         yield ChainWriter(ChainReader(rpc, deployment()), KEY, patience=patience)
 
 
@@ -323,7 +323,7 @@ async def test_open_with_a_token_that_ends_in_an_invalid_instruction_approves_fi
         return chain.answer(method, params)
 
     chain = FakeChain()
-    async with endpoint(answer) as url, Rpc(url, timeout_s=5.0) as rpc:
+    async with endpoint(answer) as url, Rpc(url, timeout_s=30.0) as rpc:
         await ChainWriter(ChainReader(rpc, deployment()), KEY).open_channel(PAYEE, SIGNER, 500)
 
     assert names(chain) == ["approve", "open"]
@@ -376,7 +376,7 @@ async def test_open_whose_transaction_failed_in_its_block_is_not_sent_another_wa
 
 async def test_open_that_no_block_takes_is_not_sent_another_way() -> None:
     chain = FakeChain(mines=False)
-    async with writing(chain) as writer:
+    async with writing(chain, deadline_s=0.5) as writer:
         with pytest.raises(PendingError):
             await writer.open_channel(PAYEE, SIGNER, 500)
 

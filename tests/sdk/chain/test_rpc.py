@@ -28,7 +28,7 @@ ACCOUNT = Address(bytes(20))
 
 
 async def chain_id(answer: Answer) -> int:
-    async with endpoint(answer) as url, Rpc(url, timeout_s=5.0) as rpc:
+    async with endpoint(answer) as url, Rpc(url, timeout_s=30.0) as rpc:
         return await rpc.chain_id()
 
 
@@ -96,7 +96,7 @@ async def test_nobody_listening_is_down() -> None:
     async with endpoint(constant("0x1")) as url:
         pass
 
-    async with Rpc(url, timeout_s=5.0) as rpc:
+    async with Rpc(url, timeout_s=30.0) as rpc:
         with pytest.raises(RpcDownError) as caught:
             await rpc.balance(ACCOUNT)
     assert caught.value.url == url
@@ -131,7 +131,7 @@ def log_at(number: int, mark: int = 0) -> dict[str, Any]:
 
 
 async def ranges(answer: Answer, *, last: int, after: Checkpoint | None = None) -> list[tuple[int, int]]:
-    async with endpoint(answer) as url, Rpc(url, timeout_s=5.0) as rpc:
+    async with endpoint(answer) as url, Rpc(url, timeout_s=30.0) as rpc:
         found = read_logs(rpc, addresses=[ACCOUNT], first=1, last=last, after=after, span=8)
         return [(part.first, part.last) async for part in found]
 
