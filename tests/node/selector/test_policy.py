@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -224,10 +225,12 @@ def test_choose_of_any_task_can_serve_it(
 
 def test_choose_is_quick() -> None:
     made = policy()
-    began = time.process_time()
+    spent: list[float] = []
     for _ in range(20):
+        began = time.thread_time()
         made.choose(asked(WAY, replace(WAY, warm_tokens=160), replace(WAY, profile=PROFILES["int4"])))
-    assert (time.process_time() - began) / 20 < 0.005
+        spent.append(time.thread_time() - began)
+    assert statistics.median(spent) < 0.005
 
 
 def test_estimate_of_an_answer_that_ended_early_is_shorter() -> None:

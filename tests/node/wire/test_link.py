@@ -75,11 +75,10 @@ async def test_link_closed_tells_the_other_side_why_and_blames_nobody() -> None:
 
 async def test_link_closed_by_the_accepting_side_ends_the_dialed_one_quickly() -> None:
     async with linked() as pair:
-        before = time.monotonic()
-        await pair.accepted.close("stopping")
-        await pair.dialed.wait_closed()
+        async with asyncio.timeout(20):  # long before its silence would count
+            await pair.accepted.close("stopping")
+            await pair.dialed.wait_closed()
         assert "stopping" in pair.dialed.reason
-        assert time.monotonic() - before < 2
 
 
 GARBAGE = {
