@@ -83,7 +83,7 @@ class Catalogue:
         return sorted(found, key=lambda each: (each.name, each.id))
 
     async def find(self, name: str) -> Served:
-        """Return a model by name or 0x id; raise `UnknownModelError` with what is served, `AmbiguousModelError`.
+        """Return a model by name or 0x id; raise `UnknownModelError` with what there is, `AmbiguousModelError`.
 
         One that no worker serves now is found as well, where none of its name is served: the gateways that keep it
         say in place of a quote when to come back.
@@ -95,7 +95,7 @@ class Catalogue:
             where = resting
             matching = await self._matching(name, resting)
         if not matching:
-            raise UnknownModelError(f"no gateway serves {name!r}; served now: {await self._listing(served)}")
+            raise UnknownModelError(f"no gateway serves {name!r}; {await self._listing(served, resting)}")
         if len(matching) > 1:
             raise AmbiguousModelError(name, [to_hex(each) for each in matching])
         manifest, tokenizer = await self._files(matching[0], where[matching[0]])
@@ -131,9 +131,14 @@ class Catalogue:
             raise error
         return served, resting
 
-    async def _listing(self, served: Offered) -> str:
-        names = [f"{(await self._manifest(each, gateways)).name} ({to_hex(each)})" for each, gateways in served.items()]
-        return ", ".join(sorted(names)) or "nothing"
+    async def _listing(self, served: Offered, resting: Offered) -> str:
+        idle = {model: gateways for model, gateways in resting.items() if model not in served}
+        text = f"served now: {await self._names(served) or 'nothing'}"
+        return f"{text}; without a worker for the moment: {await self._names(idle)}" if idle else text
+
+    async def _names(self, models: Offered) -> str:
+        names = [f"{(await self._manifest(each, gateways)).name} ({to_hex(each)})" for each, gateways in models.items()]
+        return ", ".join(sorted(names))
 
     async def _manifest(self, model: Hash, gateways: Iterable[GatewayClient]) -> Manifest:
         if model in self._known:
