@@ -25,7 +25,7 @@ from plait.chain.logs import decode, read_logs
 from plait.protocol.ids import Address, Hash, address, channel_id, to_hex
 from plait.protocol.typed import Key
 
-UP_S = 200.0  # on a machine where everything else runs as well
+UP_S = 400.0  # on a machine where everything else runs as well
 DOWN_S = 40.0
 CLAIMED_S = 120.0
 COIN_WEI = 10**19

@@ -23,7 +23,7 @@ from plait.protocol.sealing import CAPSULE_BYTES, X25519, ContentKey, seal_promp
 from plait.protocol.typed import Key
 from plait_audit import audit
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)
 
 ROOT = Path(__file__).resolve().parents[2]
 FEE, CALLBACK_GAS = 5_000, 100_000

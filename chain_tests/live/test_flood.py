@@ -17,7 +17,7 @@ from plait import AsyncPlait
 from plait.client.answers import ChatCompletion
 from plait.protocol.ids import address, hash32
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)
 
 BEYOND = 3  # callers more than the queue takes
 FULL = "503 busy at /v1/jobs"

@@ -21,7 +21,7 @@ from plait.protocol.ids import hash32, to_hex
 from plait_audit import audit
 from plait_model.reference import load_reference
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)
 
 QUESTION = "What is the capital of France, and what is it known for?"
 TOKENS = 32

@@ -27,7 +27,7 @@ from plait.errors import (
 from plait.protocol.pb import gateway_pb2
 from plait_node.ports import free_port
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)
 
 MAX_INPUT = 2_048  # the worker's setting in the local network
 

@@ -31,7 +31,7 @@ from plait_node.wire.dial import Destination
 from plait_node.wire.identity import MAX_FRAME_BYTES
 from plait_node.wire.tensor import FP32
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)
 
 ENDS_S = 120.0
 

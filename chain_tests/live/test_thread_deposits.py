@@ -11,7 +11,7 @@ from chain_tests.live.network import MODEL, LiveNetwork, talk, until
 from plait.protocol.ids import address, channel_id
 from plait_audit import audit
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)
 
 DEPOSIT, TOKENS = 30, 1_000  # a job of a hundred steps costs a stage of ten blocks sixty
 

@@ -17,7 +17,7 @@ from plait import AsyncPlait
 from plait.client.answers import ChatCompletion
 from plait.protocol.messages import Job
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)
 
 STORY = "Write a long story about a lighthouse keeper and the sea."
 STOP_AFTER, LIMIT_S = 10, 100.0

@@ -19,7 +19,7 @@ from plait.protocol.ids import address
 from plait.protocol.messages import Job
 from plait_audit import audit
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)
 
 STORY = "Write a long story about a lighthouse keeper and the sea."
 KILL_AFTER = 20

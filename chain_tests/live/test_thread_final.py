@@ -18,7 +18,7 @@ from plait.protocol.ids import Address, to_hex
 from plait.protocol.typed import Key
 from plait_audit import audit
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)
 
 CLOSES_AFTER_S = 1_800
 REQUEST_S = 200

@@ -24,7 +24,7 @@ from plait_node.home import Home
 from plait_node.ports import free_port
 from plait_node.swarm import DhtKey
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(900)
 
 QUESTION, TOKENS, ACT_AT = "Tell me a long story about a river and a stone.", 100, 40
 

@@ -11,7 +11,7 @@ from chain_tests.live.network import MODEL, LiveNetwork, talk, until
 from plait import AsyncPlait
 from plait.protocol.ids import to_hex
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(900)
 
 QUESTION = "Name three rivers of Europe."
 

@@ -21,7 +21,7 @@ from plait.protocol.tree import tree_root
 from plait.protocol.windows import Cut
 from plait_audit import audit
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)
 
 QUESTIONS = (("What is the capital of France?", 8), ("Name three rivers in Europe, please.", 17), ("Say hello.", 30))
 STAGES = ("stage-ash", "stage-birch", "stage-cedar", "stage-spare")

@@ -31,7 +31,7 @@ from plait_node.home import Home
 from plait_node.ports import free_port
 from plait_node.swarm import DhtKey
 
-pytestmark = pytest.mark.timeout(500)
+pytestmark = pytest.mark.timeout(900)
 
 STORY = "Write a long story about a lighthouse keeper and the sea."
 TOKENS, KILL_AT = 90, 40

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, Queue
 
-_UP_S = 120.0
+_UP_S = 400.0
 _DOWN_S = 20.0
 
 

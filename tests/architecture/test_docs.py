@@ -36,7 +36,7 @@ def test_document_links_only_to_files_that_exist(document: Path) -> None:
 
 
 def test_makefile_helps_with_every_verb_that_readers_use() -> None:
-    shown = subprocess.run(["make", "help"], check=True, cwd=ROOT, capture_output=True, text=True, timeout=30).stdout
+    shown = subprocess.run(["make", "help"], check=True, cwd=ROOT, capture_output=True, text=True, timeout=110).stdout
 
     wanted = ["setup", "demo", "up", "down", "test", "chain-test", "lint", "types", "fmt", "gen", "docs"]
     wanted += ["slither", "sol-coverage", "symbolic", "brownie", "bench-gas", "fuzz", "soak"]
@@ -56,7 +56,7 @@ def test_makefile_helps_with_every_verb_that_readers_use() -> None:
 
 
 def test_files_name_no_place_of_the_machine_they_were_written_on() -> None:
-    listed = subprocess.run(["git", "ls-files", "-z"], check=False, cwd=ROOT, capture_output=True, timeout=30)
+    listed = subprocess.run(["git", "ls-files", "-z"], check=False, cwd=ROOT, capture_output=True, timeout=110)
     if listed.returncode != 0:
         pytest.skip("not a git checkout: no list of committed files")
     names = [name for name in listed.stdout.decode().split("\0") if name and (ROOT / name).is_file()]

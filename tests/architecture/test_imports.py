@@ -30,7 +30,7 @@ def lint(packages: Path) -> subprocess.CompletedProcess[str]:
     command += ["--config", str(ROOT / "pyproject.toml")]
     environment = {**os.environ, "PYTHONPATH": str(packages)}
     return subprocess.run(
-        command, check=False, cwd=packages, env=environment, capture_output=True, text=True, timeout=100
+        command, check=False, cwd=packages, env=environment, capture_output=True, text=True, timeout=200
     )
 
 

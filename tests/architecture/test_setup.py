@@ -128,7 +128,7 @@ def test_setup_in_clean_copy_without_compilers_and_node_succeeds(
     shutil.copytree(ROOT, copy, ignore=kept, symlinks=True)
     try:
         done = run_setup(copy, environment, timeout=1100)
-        again = run_setup(copy, environment, timeout=60)
+        again = run_setup(copy, environment, timeout=110)
         asked = [copy / ".venv" / "bin" / "plait", "--help"]
         started = subprocess.run(asked, check=False, env=environment, capture_output=True, text=True, timeout=110)
     finally:

@@ -28,7 +28,7 @@ def compiled(folder: Path, *options: str, **settings: object) -> dict[str, Any]:
         input=json.dumps(source),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=200,
     )
     return json.loads(done.stdout)
 
@@ -77,7 +77,7 @@ def test_solc_given_link_out_of_base_path_refuses(tmp_path: Path) -> None:
 
 
 def test_solc_given_unknown_option_says_so_as_native_does() -> None:
-    done = subprocess.run([SOLC, "--combined-json", "abi"], check=False, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([SOLC, "--combined-json", "abi"], check=False, capture_output=True, text=True, timeout=200)
 
     assert done.returncode == 1
     assert done.stderr.startswith("unrecognised option '--combined-json'")

@@ -18,7 +18,7 @@ import typer
 from plait_node.errors import LocalnetError
 from plait_node.localnet.network import Network
 
-_UP_S = 150.0
+_UP_S = 400.0
 _DOWN_S = 30.0
 _FOLDER = Path("build/local")
 _MARK = ".plait-localnet"  # what this program may delete

@@ -39,7 +39,7 @@ from plait_node.ports import free_port
 from plait_node.selector.machine import measure
 from plait_node.selector.observe import HARDWARE, save_hardware
 
-_NODE_UP_S = 120.0
+_NODE_UP_S = 300.0
 _PATIENCE = Patience(deadline_s=60.0, poll_s=0.02)
 _STAGES = {"ash": (0, 10), "birch": (10, 20), "cedar": (20, 30), "spare": (10, 20)}
 Say = Callable[[str], None]

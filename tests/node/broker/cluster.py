@@ -71,7 +71,7 @@ class Cluster:
         """End it as Ctrl-C does."""
         if self._script is not None:
             self._script.terminate()
-            self._script.wait(timeout=30)
+            self._script.wait(timeout=100)
             if self._script.stdout is not None:
                 self._script.stdout.close()
 

@@ -137,4 +137,4 @@ async def test_leader_killed_under_load_loses_no_job_and_completes_none_twice(cl
         for broker in brokers:
             await broker.close()
         again.terminate()
-        again.wait(timeout=20)
+        again.wait(timeout=60)

@@ -167,7 +167,7 @@ def test_two_builders_at_once_load_whole_libraries(
         subprocess.Popen([sys.executable, "-c", LOAD], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(2)
     ]
-    said = [builder.communicate(timeout=60) for builder in builders]
+    said = [builder.communicate(timeout=200) for builder in builders]
 
     assert [out for out, _ in said] == ["1\n", "1\n"], said
     assert list(cache.iterdir()) == [library(cache, by)]
@@ -226,7 +226,7 @@ def test_fewer_threads_than_asked_for_are_enough(tmp_path: Path) -> None:
             check=True,
             capture_output=True,
             text=True,
-            timeout=100,
+            timeout=200,
         ).stdout
         for limit in ({}, {"OMP_THREAD_LIMIT": "1"})
     ]

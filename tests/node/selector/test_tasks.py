@@ -68,7 +68,7 @@ def test_asks_are_the_same_in_every_process(hash_seed: str) -> None:
         check=True,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=200,
     )
 
     assert there.stdout.strip() == hashlib.sha256(repr(here).encode()).hexdigest()

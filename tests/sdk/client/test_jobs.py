@@ -86,7 +86,7 @@ async def test_requests_submit_and_wait_read_the_answer_from_the_chain(world: Wo
             transaction=Hash(b"\x08" * 32),
             gas_used=150_000,
         )
-        answer = await client.requests.wait(number, timeout=1)
+        answer = await client.requests.wait(number, timeout=60)
     assert (answer.content, answer.transaction, answer.gas_used) == ("Paris.", "0x" + "08" * 32, 150_000)
 
 

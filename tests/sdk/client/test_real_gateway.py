@@ -143,7 +143,7 @@ async def test_real_gateway_worker_fails_midway_pays_checked_tokens_only(world: 
 
 @pytest.mark.parametrize("kind", ["progress", "receipt"])
 async def test_real_gateway_worker_cheats_pays_nothing_more(world: World, tmp_path: Path, kind: str) -> None:
-    async with real(world, tmp_path / "node", timeout=5) as there:
+    async with real(world, tmp_path / "node", timeout=60) as there:
         there.worker.spoil_kind = kind
         stream = await there.client.chat.completions.create(model="tiny", messages=CHAT, max_tokens=200, stream=True)
         with pytest.raises(RefusedError, match=f"{kind} failed the gateway's check"):
