@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 from plait.chain.reader import STAGE, ChainReader, NodeInfo
-from plait.protocol.endpoints import endpoints
+from plait.protocol.endpoints import Endpoints, endpoints
 from plait.protocol.errors import MalformedMessageError
 from plait.protocol.ids import Address
 
@@ -35,16 +35,18 @@ class ChainNodes:
 
     async def peers(self) -> list[tuple[str, int]]:
         """Return the DHT sockets that staked nodes name; unreadable endpoints are skipped."""
-        found: list[tuple[str, int]] = []
+        return [each.dht async for each in self._endpoints() if each.dht is not None]
+
+    async def givers(self) -> list[str]:
+        """Return the base URLs at which staked nodes give weights."""
+        return [each.weights_url async for each in self._endpoints() if each.weights_url is not None]
+
+    async def _endpoints(self) -> AsyncIterator[Endpoints]:
         for node in await self._nodes():
             try:
-                socket = endpoints(node.endpoint).dht
+                yield endpoints(node.endpoint)
             except MalformedMessageError as error:
                 _log.debug("endpoint unreadable owner=%s error=%s", node.owner.hex(), error)
-                continue
-            if socket is not None:
-                found.append(socket)
-        return found
 
     async def _nodes(self) -> tuple[NodeInfo, ...]:
         if self._clock() - self._read_at >= _LIFE_S:

@@ -69,6 +69,7 @@ def publish(
         list[str] | None,
         typer.Option(help="Numerics it may be served under: fp32-strict (default), bf16, int8, int4. May be repeated."),
     ] = None,
+    uri: Annotated[str, typer.Option(help="Base URL at which nodes that join may fetch it; goes on chain.")] = "",
 ) -> None:
     """Build a model's manifest from its weights and register it on chain."""
     unknown = sorted(set(profile or ()) - set(PROFILES))
@@ -79,7 +80,8 @@ def publish(
 
     async def run() -> None:
         async with await ChainReader.connect(rpc, Deployment.load(deployment)) as reader:
-            done = await publish_model(model, models, ChainWriter(reader, _key(owner_key_file)), profiles=chosen)
+            writer = ChainWriter(reader, _key(owner_key_file))
+            done = await publish_model(model, models, writer, uri=uri, profiles=chosen)
             typer.echo(f"{to_hex(done.model_id)}")
 
     asyncio.run(run())
@@ -89,7 +91,9 @@ def publish(
 def stake(
     home: Annotated[Path, typer.Argument(help="The node's folder, from `plait node init`.")],
     roles: Annotated[str, typer.Option(help="Comma-separated: gateway, worker, stage.")],
-    endpoint: Annotated[str, typer.Option(help="URIs separated by a space: http://host:port, dht://host:port.")],
+    endpoint: Annotated[
+        str, typer.Option(help="URIs with a space between: http://, dht://, weights:// and host:port.")
+    ],
     amount: Annotated[int, typer.Option(help="Stake in base units of the token.")],
     rpc: Rpc,
     deployment: DeploymentFile,

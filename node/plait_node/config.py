@@ -11,7 +11,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from plait.protocol.ids import Address, Hash, address, hash32
 from plait_node.errors import ConfigError
@@ -63,6 +63,13 @@ class DhtConfig(_Section):
     """Where this node's DHT socket listens (UDP)."""
 
     listen: Socket
+
+
+class GiveConfig(_Section):
+    """Where other nodes fetch this node's models, over HTTP; name it `weights://host:port` in the endpoint on chain."""
+
+    listen: Socket
+    mib: int = Field(default=8, gt=0, description="MiB a second, to all that fetch together")
 
 
 class MeetingPoint(_Section):
@@ -279,6 +286,12 @@ class NodeConfig(_Section):
     roles: tuple[Role, ...] = Field(min_length=1)
     dht: DhtConfig
     models: Path  # the folder that `plait node publish` wrote
+    fetch: tuple[str, ...] = Field(
+        default=("chain",),
+        description="where a model that is not in `models` is fetched from, in this order: base URLs, and `chain` for "
+        "the URL that it was published with and the staked nodes that give weights; none: nowhere",
+    )
+    give: GiveConfig | None = None
     broker: BrokerConfig | None = None
     claim_at: int = Field(
         default=0, ge=0, description="base units that a channel owes before it is claimed; 0: after each job"
@@ -294,6 +307,14 @@ class NodeConfig(_Section):
     stage: StageConfig | None = None
     worker: WorkerConfig | None = None
     gateway: GatewayConfig | None = None
+
+    @field_validator("fetch")
+    @classmethod
+    def _are_urls(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for each in value:
+            if each != "chain" and not each.startswith(("http://", "https://")):
+                raise ValueError(f"{each!r} is neither `chain` nor a base URL such as https://host/path")
+        return tuple(each.rstrip("/") for each in value)
 
     @model_validator(mode="after")
     def _sections_match_roles(self) -> NodeConfig:

@@ -172,6 +172,15 @@ class GgufFile:
         """Return a tensor's shape, outermost dimension first; raise `UnsupportedModelError` if there is none."""
         return self._tensor(name).shape
 
+    def size(self, name: str) -> int:
+        """Return how many bytes a tensor has as it is stored; raise `UnsupportedModelError` if there is none."""
+        return self._tensor(name).size
+
+    def piece(self, name: str, first: int, last: int) -> bytes:
+        """Return bytes first to last - 1 of a tensor as it is stored, fewer where it has fewer."""
+        tensor = self._tensor(name)
+        return self.data[tensor.offset + first : tensor.offset + min(last, tensor.size)]
+
     def describe(self, name: str) -> Tensor:
         """Return a tensor's leaf of the weight tree; reads and hashes its bytes."""
         tensor = self._tensor(name)

@@ -13,12 +13,12 @@ from plait_model.errors import MalformedFolderError, UnsupportedModelError
 if TYPE_CHECKING:
     import mmap
 
-__all__ = ["StoredTensor", "read_header"]
+__all__ = ["BYTES_OF", "StoredTensor", "read_header"]
 
 _MAX_HEADER: Final = 100_000_000
 _MAX_DIMS: Final = 8
 _BYTES: Final = {"BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2}
-_BYTES_OF: Final = _BYTES | {"I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8}
+BYTES_OF: Final = _BYTES | {"I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,12 +83,12 @@ def _tensor(name: str, entry: object, *, start: int, end: int, label: str, file:
     offsets = _counts(value.get("data_offsets"), most=2)
     if shape is None or offsets is None or len(offsets) != 2 or not isinstance(dtype, str):
         raise MalformedFolderError(f"{label}: tensor {name} lacks a type, a shape or its place; fetch it again")
-    if dtype not in _BYTES_OF:
+    if dtype not in BYTES_OF:
         raise UnsupportedModelError(f"{label}: tensor {name} is stored as {dtype}; convert it to F32, F16 or BF16")
     first, last = offsets
     if not first <= last <= end - start:
         raise MalformedFolderError(f"{label}: tensor {name} lies outside the file; fetch it again")
-    if last - first != math.prod(shape) * _BYTES_OF[dtype]:
+    if last - first != math.prod(shape) * BYTES_OF[dtype]:
         raise MalformedFolderError(f"{label}: tensor {name} of shape {shape} does not have {last - first} bytes")
     return StoredTensor(name=name, dtype=dtype, shape=shape, offset=start + first, size=last - first, file=file)
 

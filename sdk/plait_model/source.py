@@ -45,6 +45,14 @@ class WeightFile(Protocol):
         """Return a tensor's shape, outermost dimension first; raise `UnsupportedModelError` if there is none."""
         ...
 
+    def size(self, name: str) -> int:
+        """Return how many bytes a tensor has as it is stored; raise `UnsupportedModelError` if there is none."""
+        ...
+
+    def piece(self, name: str, first: int, last: int) -> bytes:
+        """Return bytes first to last - 1 of a tensor as it is stored, fewer where it has fewer."""
+        ...
+
     def describe(self, name: str) -> Tensor:
         """Return a tensor's leaf of the weight tree; reads and hashes its bytes."""
         ...

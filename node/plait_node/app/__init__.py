@@ -11,6 +11,7 @@ from plait.protocol.ids import to_hex
 from plait_model.errors import ModelError
 from plait_node.app.base import background, opened
 from plait_node.app.drain import Stopping
+from plait_node.app.weights import giving
 from plait_node.config import NodeConfig
 from plait_node.errors import StartError
 from plait_node.home import Home
@@ -56,6 +57,7 @@ async def _until_stopped(config: NodeConfig, stopping: Stopping, mark: Mark) -> 
         for role in config.roles:
             wiring = import_module(f"plait_node.app.{role}")  # torch loads in stages alone
             facts |= await stack.enter_async_context(wiring.run(base, getattr(config, role)))
+        facts |= await stack.enter_async_context(giving(base))
         base.home.mark_ready({"roles": list(config.roles), **facts})
         stack.callback(base.home.clear_ready)
         stopping.ready()

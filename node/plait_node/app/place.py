@@ -6,6 +6,8 @@ import asyncio
 import json
 import logging
 import time
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -17,8 +19,6 @@ from plait_node.swarm import bottleneck, choose_blocks
 from plait_node.swarm.completion import block_micros
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from plait_node.swarm import Directory, NodeRecord
 
 _LOOK_S: Final = 10.0  # until a swarm of which no record is found counts as empty
@@ -26,6 +26,14 @@ _AGAIN_S: Final = 1.0
 _SOME_BLOCK_S: Final = 1.0  # where nobody has measured a block yet, any time does: all count alike
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """The bytes of each block's tensors, and the blocks that are here already."""
+
+    sizes: Sequence[int]
+    held: Collection[int]
 
 
 class _Kept(BaseModel):
@@ -44,11 +52,13 @@ async def placed(
     blocks: int,
     profile: Hash,
     look_s: float = _LOOK_S,
+    load: Load | None = None,
 ) -> StageConfig:
     """Return the configuration with its blocks, of `blocks` that the model has.
 
     What was chosen once is kept in `file`, and taken again as long as model and room are the same: a node that comes
-    back moves nobody, itself included. It counts as fast as is usual in its swarm until it has measured itself.
+    back moves nobody, itself included. It counts as fast as is usual in its swarm until it has measured itself. `load`
+    says what it would have to fetch; nothing where it is not given.
     """
     model = to_hex(config.model)
     kept = await asyncio.to_thread(_read, file)
@@ -58,7 +68,13 @@ async def placed(
         typical = block_micros(each.facts for each in records if each.facts.profile == profile)
         weak = bottleneck(records, blocks, profile)
         chosen = choose_blocks(
-            records, blocks, profile, room=min(config.blocks, blocks), block_s=typical / 1e6 or _SOME_BLOCK_S
+            records,
+            blocks,
+            profile,
+            room=min(config.blocks, blocks),
+            block_s=typical / 1e6 or _SOME_BLOCK_S,
+            held=load.held if load is not None else (),
+            sizes=load.sizes if load is not None else None,
         )
         _log.info(
             "blocks chosen first=%d last=%d weakest=%d-%d steps_s=%.3g routed_steps_s=%.3g after=%.3g",

@@ -16,11 +16,13 @@ from plait_node.app.base import Base, background
 from plait_node.app.door import Door, points_of
 from plait_node.app.metrics import gauge
 from plait_node.app.place import placed
+from plait_node.app.weights import fetch_blocks, load_of, opened_model
 from plait_node.chain_requests import OpenRequests
 from plait_node.config import StageConfig
 from plait_node.engine import Lane, StageEngine
 from plait_node.engine.errors import DeviceError
 from plait_node.errors import ConfigError
+from plait_node.models import StoredModel
 from plait_node.stage import StageConfig as RoleConfig
 from plait_node.stage import StageRole
 from plait_node.swarm import NodeFacts
@@ -36,8 +38,10 @@ log = logging.getLogger(__name__)
 @asynccontextmanager
 async def run(base: Base, config: StageConfig) -> AsyncGenerator[dict[str, object]]:
     """Serve a range of blocks for as long as the block lasts."""
-    config = await _placed(base, config)
-    engine = await asyncio.to_thread(_engine, base, config)
+    stored = await opened_model(base, config.model)
+    config = await _placed(base, config, stored)
+    await fetch_blocks(base, stored, first=config.first, last=config.last)
+    engine = await asyncio.to_thread(_engine, stored, config)
     profile = _profile(engine.manifest, config).profile_id
     door = Door(base, relay_mib=config.relay_mib)
     claimer = base.claimer()
@@ -99,19 +103,19 @@ async def _close(base: Base, role: StageRole, facts: Callable[[], NodeFacts]) ->
     await base.announcer().announce(facts())
 
 
-async def _placed(base: Base, config: StageConfig) -> StageConfig:
+async def _placed(base: Base, config: StageConfig, stored: StoredModel) -> StageConfig:
     """Return the configuration with the blocks to serve, chosen where it does not name them."""
     if not config.blocks:
         return config
-    manifest = (await asyncio.to_thread(base.store.open, config.model)).manifest
-    profile = _profile(manifest, config).profile_id
+    profile = _profile(stored.manifest, config).profile_id
     return await placed(
         config,
         base.directory(),
         base.home.path / "blocks.json",
         owner=base.config.owner,
-        blocks=manifest.blocks,
+        blocks=stored.manifest.blocks,
         profile=profile,
+        load=await asyncio.to_thread(load_of, stored),
     )
 
 
@@ -132,8 +136,7 @@ async def _announcing(base: Base, config: StageConfig, door: Door, facts: Callab
     await base.announcer().run(facts)
 
 
-def _engine(base: Base, config: StageConfig) -> StageEngine:
-    stored = base.store.open(config.model)
+def _engine(stored: StoredModel, config: StageConfig) -> StageEngine:
     _profile(stored.manifest, config)
     try:
         return StageEngine(

@@ -15,6 +15,7 @@ from plait_node.app.base import Base, background, clock, connected
 from plait_node.app.door import Door
 from plait_node.app.onchain import answer_on_chain
 from plait_node.app.swarm_numbers import swarm_numbers
+from plait_node.app.weights import opened_model
 from plait_node.chain_tiers import ChainTiers
 from plait_node.config import WorkerConfig
 from plait_node.engine.methods.prompt_lookup import ROW_COST, PromptLookup
@@ -51,7 +52,7 @@ _DEPOSIT_S = 3.0  # how long a gateway's deposit may be on its way to our endpoi
 async def run(base: Base, config: WorkerConfig) -> AsyncGenerator[dict[str, object]]:
     """Take jobs of a group, have stages answer them, pay the stages."""
     # budget: the one place that puts a worker together
-    stored = base.store.open(config.model)
+    stored = await opened_model(base, config.model)
     manifest, owner, domain, key = stored.manifest, base.config.owner, base.domain, base.key
     offer = _offer(config, manifest)
     prekeys = PrekeyRing(base.home.path / "prekeys.json", key=key, domain=domain, node=owner, clock=clock)

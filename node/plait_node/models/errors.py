@@ -4,6 +4,7 @@ ModelStoreError
 ├── ModelMissingError       no folder for this model; names those that exist
 ├── ModelFileMissingError   a file of the folder, or the weights file, is not there
 ├── ModelFileHashError      a file is not the one that the manifest names
+├── ModelFetchError         no source gave what is missing; names the sources
 └── ModelTakenError         the chain holds this id with other blocks or profiles
 """
 
@@ -13,7 +14,14 @@ from pathlib import Path
 
 from plait.protocol.errors import PlaitError
 
-__all__ = ["ModelFileHashError", "ModelFileMissingError", "ModelMissingError", "ModelStoreError", "ModelTakenError"]
+__all__ = [
+    "ModelFetchError",
+    "ModelFileHashError",
+    "ModelFileMissingError",
+    "ModelMissingError",
+    "ModelStoreError",
+    "ModelTakenError",
+]
 
 
 class ModelStoreError(PlaitError):
@@ -40,6 +48,10 @@ class ModelFileHashError(ModelStoreError):
     def __init__(self, path: Path, advice: str) -> None:
         super().__init__(f"{path} is not the file that the manifest names; {advice}")
         self.path = path
+
+
+class ModelFetchError(ModelStoreError):
+    """No source gave what is missing."""
 
 
 class ModelTakenError(ModelStoreError):

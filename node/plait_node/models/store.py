@@ -20,7 +20,7 @@ from plait_model.errors import ModelNotFoundError
 from plait_model.gguf import find_embedded_model
 from plait_node.models.errors import ModelFileHashError, ModelFileMissingError, ModelMissingError
 
-__all__ = ["ModelStore", "Source", "StoredModel"]
+__all__ = ["ModelStore", "Source", "StoredModel", "read_tensors"]
 
 MANIFEST: Final = "manifest.json"
 TOKENIZER: Final = "tokenizer.json"
@@ -29,17 +29,21 @@ TENSORS: Final = "weights.json"
 SOURCE: Final = "source.json"
 
 _REPUBLISH: Final = "run `plait node publish` again"
-_MAX_FILE: Final = 64 * 1_024 * 1_024
+MAX_FILE: Final = 64 * 1_024 * 1_024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """Where this machine finds the weights; not part of the model's id."""
+    """Where this machine finds the weights; not part of the model's id.
+
+    `partial`: a file of the model's own folder, in which only tensors that were fetched are there.
+    """
 
     file: str
     sha256: str
     embedded: str | None
     path: str | None
+    partial: bool = False
 
     @classmethod
     def of(cls, path: Path, *, embedded: str | None) -> Source:
@@ -78,11 +82,13 @@ class StoredModel:
 
     def weights(self) -> Path:
         """Return the weights file or folder, its tensors unchecked: the engine checks those it loads."""
-        return self.source.find()
+        return self.folder / self.source.file if self.source.partial else self.source.find()
 
     def check_weights(self) -> None:
         """Check all of the weights' bytes; raise `ModelFileHashError` or `ModelFileMissingError`."""
         path = self.weights()
+        if self.source.partial:
+            raise ModelFileMissingError(path, "only the tensors that were fetched are here")
         if _digest(path) != self.source.sha256:
             raise ModelFileHashError(path, f"fetch it again, or {_REPUBLISH} to serve the new one as another model")
 
@@ -120,7 +126,7 @@ class ModelStore:
             manifest=manifest,
             tokenizer_json=_checked(folder / TOKENIZER, manifest.tokenizer),
             chat_template=_checked(folder / TEMPLATE, manifest.chat_template).decode(),
-            tensors=_tensors(folder / TENSORS, manifest.weights),
+            tensors=_listed(folder / TENSORS, manifest.weights),
             source=_source(folder / SOURCE),
             folder=folder,
         )
@@ -147,7 +153,14 @@ class ModelStore:
         self.folder.mkdir(parents=True, exist_ok=True)
         target = self.folder / to_hex(manifest.model_id)
         listed = [[tensor.name, tensor.dtype, list(tensor.shape), tensor.sha256.hex()] for tensor in tensors]
-        where = {"embedded": source.embedded, "file": source.file, "path": source.path, "sha256": source.sha256}
+        where: dict[str, str | bool | None] = {
+            "embedded": source.embedded,
+            "file": source.file,
+            "path": source.path,
+            "sha256": source.sha256,
+        }
+        if source.partial:
+            where["partial"] = True
         with tempfile.TemporaryDirectory(dir=self.folder, prefix=".new-") as fresh:
             made = Path(fresh) / "model"
             made.mkdir()
@@ -173,6 +186,21 @@ class ModelStore:
         raise ModelMissingError(f"{wanted} is not in {self.folder}; there are: {known}; run `plait node publish`")
 
 
+def read_tensors(content: bytes, root: Hash) -> tuple[Tensor, ...]:
+    """Read a list of tensors as it lies in a model's folder; raise `ValueError` unless it has the manifest's root."""
+    try:
+        rows = cast("list[list[Any]]", json.loads(content))
+        found = tuple(
+            Tensor(name=str(name), dtype=str(dtype), shape=tuple(map(int, shape)), sha256=bytes.fromhex(digest))
+            for name, dtype, shape, digest in rows
+        )
+        if weights_root(found) == root:
+            return found
+    except (TypeError, OverflowError, RecursionError) as error:
+        raise ValueError(f"no list of tensors: {error}") from error
+    raise ValueError("these are not the tensors that the manifest names")
+
+
 def _digest(path: Path) -> str:
     """Return a file's SHA-256; of a folder, that of the lines `sha256sum *.safetensors` prints, sorted by name."""
     if not path.is_dir():
@@ -191,7 +219,7 @@ def _name(path: Path) -> str:
 
 def _read(path: Path) -> bytes:
     try:
-        if path.stat().st_size > _MAX_FILE:
+        if path.stat().st_size > MAX_FILE:
             raise ModelFileHashError(path, _REPUBLISH)
         return path.read_bytes()
     except OSError as error:
@@ -205,18 +233,11 @@ def _checked(path: Path, expected: Hash) -> bytes:
     return content
 
 
-def _tensors(path: Path, root: Hash) -> tuple[Tensor, ...]:
+def _listed(path: Path, root: Hash) -> tuple[Tensor, ...]:
     try:
-        rows = cast("list[list[Any]]", json.loads(_read(path)))
-        found = tuple(
-            Tensor(name=str(name), dtype=str(dtype), shape=tuple(map(int, shape)), sha256=bytes.fromhex(digest))
-            for name, dtype, shape, digest in rows
-        )
-    except (ValueError, TypeError) as error:
+        return read_tensors(_read(path), root)
+    except ValueError as error:
         raise ModelFileHashError(path, _REPUBLISH) from error
-    if weights_root(found) != root:
-        raise ModelFileHashError(path, _REPUBLISH)
-    return found
 
 
 def _source(path: Path) -> Source:
@@ -228,6 +249,7 @@ def _source(path: Path) -> Source:
             sha256=str(value["sha256"]),
             embedded=None if embedded is None else str(embedded),
             path=None if where is None else str(where),
+            partial=value.get("partial") is True,
         )
     except (ValueError, TypeError, KeyError) as error:
         raise ModelFileMissingError(path, f"it cannot be read; {_REPUBLISH}") from error
