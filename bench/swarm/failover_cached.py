@@ -25,6 +25,7 @@ __all__ = ["PART"]
 _THIRDS: Final = (0, 10, 20, 30)
 _PROMPT, _TOKENS = 1_000, 32
 _DEADLINE_S: Final = 120.0
+_LOOK_S: Final = 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,9 +46,11 @@ async def _turn(over: Swarm, dice: random.Random, prompt: list[int]) -> _Turn | 
     """Kill a stage behind the first in the decode of one answer; None where the answer had ended before."""
     worker = over.worker
     await worker.disturbed(prompt, _TOKENS, reuse=True)  # now the stages of a route hold the prompt's windows
+    await _freed(over)
     began = time.perf_counter()
     undisturbed = await worker.disturbed(prompt, _TOKENS, reuse=True)
     usual_s = time.perf_counter() - began
+    await _freed(over)
     used = [stage.node for stage in undisturbed.job.message.route[1:]]
     at = dice.choice([place for place, spec in enumerate(over.specs) if owner(spec.number) in used])
     with listening() as seen:
@@ -60,6 +63,7 @@ async def _turn(over: Swarm, dice: random.Random, prompt: list[int]) -> _Turn | 
             disturbed = await answering
         cost_s = time.perf_counter() - began - usual_s
     await start_again(over, at, "killed")
+    await _freed(over)
     if not seen.at or not undisturbed.reused_windows:
         return None
     return _Turn(
@@ -68,6 +72,13 @@ async def _turn(over: Swarm, dice: random.Random, prompt: list[int]) -> _Turn | 
         same=disturbed.ids == undisturbed.ids,
         mended=disturbed.job.message.row > 0,
     )
+
+
+async def _freed(over: Swarm) -> None:
+    """Wait until no job holds rows: there is memory for those of one alone."""
+    async with asyncio.timeout(_DEADLINE_S):
+        while any(load["rows_bytes"] for load in await over.loads()):  # noqa: ASYNC110 - stages are other processes
+            await asyncio.sleep(_LOOK_S)
 
 
 async def _turns(setting: Setting, name: str, rows_bytes: int | None) -> list[_Turn]:

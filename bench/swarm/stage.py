@@ -87,6 +87,7 @@ def _load_of(role: StageRole) -> dict[str, float]:
         "cpu_s": time.process_time(),
         "step_micros": role.facts.step_micros,
         "hop_micros": role.facts.hop_micros,
+        "rows_bytes": role.facts.rows.used,
     }
 
 

@@ -150,6 +150,7 @@ class KvRoom:
                 self._windows[key] = _Window(cache.window(index).clone(), inputs)
             self._windows.move_to_end(key)
             kept += 1
+        self._touch(keys[:kept])
         return kept
 
     def held(self, keys: Sequence[Hash]) -> int:
@@ -166,9 +167,14 @@ class KvRoom:
         for index, key in enumerate(keys[:count]):
             cache.window(index).copy_(self._windows[key].kept)
             cache.inputs.add(self._windows[key].inputs)
-            self._windows.move_to_end(key)
+        self._touch(keys[:count])
         cache.length = count * WINDOW_STEPS
         return cache.length
+
+    def _touch(self, keys: Sequence[Hash]) -> None:
+        """Say that a lineage was used; its end goes before its beginning, without which it is no use."""
+        for key in reversed(keys):
+            self._windows.move_to_end(key)
 
     def evicted(self) -> list[Hash]:
         """Return the keys of windows that made place since this was asked last, the newest of them if they are many."""

@@ -1,13 +1,15 @@
-"""The live links of one role, and who waits for one to come."""
+"""The live links of one role, who waits for one to come, and whose bytes come over a relay."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 
 from plait.protocol.ids import Address
 from plait.protocol.pb import stage_pb2 as pb
 from plait_node.wire.errors import MalformedFrameError
+from plait_node.wire.gate import end_of
 from plait_node.wire.link import Link
 
 OnSignal = Callable[[Link, pb.Frame], None]
@@ -19,6 +21,7 @@ class LinkBook:
     def __init__(self) -> None:
         self._links: dict[Address, list[Link]] = {}
         self._expected: dict[Address, set[asyncio.Future[Link]]] = {}
+        self._carried: dict[tuple[str, str], Address] = {}
         self.on_signal: OnSignal = _refuse
 
     def signal(self, link: Link, frame: pb.Frame) -> None:
@@ -33,6 +36,19 @@ class LinkBook:
         for each in self._expected.pop(link.peer, ()):
             if not each.done():
                 each.set_result(link)
+
+    @contextmanager
+    def carrying(self, caller: Address, end: tuple[str, str]) -> Generator[None]:
+        """Know while it lasts whose a connection is that this node makes to itself from an `end`, host and port."""
+        self._carried[end] = caller
+        try:
+            yield
+        finally:
+            del self._carried[end]
+
+    def caller_at(self, where: str) -> Address | None:
+        """Return who is at the far end of such a connection, where gRPC says where a peer is; None for any other."""
+        return self._carried.get(end_of(where))
 
     def find(self, owner: Address) -> Link | None:
         """Return a live link to this owner."""

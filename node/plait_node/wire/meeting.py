@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import NoReturn
 
 from plait.protocol.codec import fault_from_pb
@@ -34,6 +36,7 @@ _KEEP_S = 1.0  # how often a node behind NAT looks whether its links to them liv
 _ALONE_S = 5.0  # and how often while none does: then somebody has to be looked for
 _RETRY_S = 10.0  # after a meeting point, or a caller, could not be dialed
 _MOST_ANSWERS = 16  # knocks being answered at once
+_MOST_ANSWERS_A_CALLER = 4
 _MOST_SEEN = 4_096
 
 OnLink = Callable[[Link], Coroutine[None, None, None]]
@@ -76,9 +79,11 @@ class Meeting:
         self._points: dict[Address, Destination] = {}
         self._later: dict[Address, float] = {}
         self._asked: dict[Hash, tuple[Address, asyncio.Future[Fault]]] = {}
-        self._rates = Rates(a_second=4, burst=16)
+        self._rates = Rates(a_second=4, burst=16)  # of one node, or of one over a meeting point
+        self._line_rates = Rates(a_second=32, burst=128)  # of all that is said over one link, whoever says it
         self._seen = _Seen()
         self._answering: dict[Hash, asyncio.Task[None]] = {}
+        self._callers = Counter[tuple[Address, Address]]()  # of what is answered: meeting point and caller
         self._lines: dict[Address, asyncio.Lock] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -231,14 +236,20 @@ class Meeting:
             return
         knock = Knock.from_pb(frame.knock)
         try:
-            if not self._rates.take(link.peer):
+            to_me = knock.to == self._me
+            # What comes over a meeting point is its caller's, so that none of them uses up what all have.
+            if not self._takes(link, knock.caller if to_me else link.peer):
                 raise KnockError("more knocks than this node takes; try again later")
-            if knock.to == self._me:
+            if to_me:
                 self._begin_answer(link, knock)
             else:
                 self._pass_on(link, knock, frame)
         except KnockError as error:
             link.offer(knocked(knock.caller, knock.topic, error.fault()))
+
+    def _takes(self, link: Link, other: Address) -> bool:
+        """Tell whether a link may speak once more for, or to, another node, and at all."""
+        return self._rates.take((link.peer, other)) and self._line_rates.take(link.peer)
 
     def _pass_on(self, link: Link, knock: Knock, frame: pb.Frame) -> None:
         if knock.caller != link.peer:
@@ -262,7 +273,7 @@ class Meeting:
         line, refused = self._asked.get(topic, (None, None))
         if to != self._me:
             target = self.book.find(to)
-            if target is not None and self._rates.take(link.peer):
+            if target is not None and self._takes(link, to):
                 target.offer(frame)
         elif refused is not None and line == link.peer and not refused.done():
             refused.set_result(fault_from_pb(told.fault))
@@ -271,13 +282,20 @@ class Meeting:
         point = self._points.get(link.peer)
         if point is None:
             raise KnockError("it came over a node that is no meeting point of this one")
-        if len(self._answering) >= _MOST_ANSWERS:
+        who = (link.peer, knock.caller)
+        if len(self._answering) >= _MOST_ANSWERS or self._callers[who] >= _MOST_ANSWERS_A_CALLER:
             raise KnockError("this node answers as many knocks as it can; try again later")
         if not self._seen.first_time(knock.topic, self._dialer.clock()):
             raise KnockError("this knock was made before")
         task = asyncio.create_task(self._answer(link, point, knock))
         self._answering[knock.topic] = task
-        task.add_done_callback(lambda _: self._answering.pop(knock.topic, None))
+        self._callers[who] += 1
+        task.add_done_callback(lambda _: self._answered(knock.topic, who))
+
+    def _answered(self, topic: Hash, who: tuple[Address, Address]) -> None:
+        del self._answering[topic]
+        self._callers[who] -= 1
+        self._callers += Counter()  # forgets who waits for none
 
     async def _answer(self, link: Link, point: Destination, knock: Knock) -> None:
         """Open a link to whoever knocked, or say over the meeting point why not."""
@@ -285,7 +303,7 @@ class Meeting:
         try:
             caller = await knock.check(dialer.identity, dialer.directory, now=dialer.clock())
             if caller is None:
-                await self._carry(point, knock.topic)
+                await self._carry(point, knock)
             else:
                 self._serve(await self._dial_back(caller))
         except TimeoutError:
@@ -306,12 +324,12 @@ class Meeting:
             self._later[caller.owner] = now + _RETRY_S
             raise
 
-    async def _carry(self, point: Destination, topic: Hash) -> None:
+    async def _carry(self, point: Destination, knock: Knock) -> None:
         if self._own is None or self._own.local is None:
             raise KnockError("this node has no server of its own to which a relay could lead")
         pem = await self._dialer.pinned_certificate(point)
-        stream = await open_relay(point.target, pem, topic, deadline_s=self._dialer.patience.handshake_s)
-        self._spawn(carry_to(self._own.local, stream))
+        stream = await open_relay(point.target, pem, knock.topic, deadline_s=self._dialer.patience.handshake_s)
+        self._spawn(carry_to(self._own.local, stream, partial(self.book.carrying, knock.caller)))
 
     def _serve(self, link: Link) -> None:
         if self._own is not None:

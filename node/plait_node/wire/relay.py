@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 from plait.protocol.codec import parse
@@ -182,8 +183,11 @@ async def open_relay(target: str, pem: bytes, topic: Hash, *, deadline_s: float)
     return stream
 
 
-async def carry_to(local: tuple[str, int], stream: Transport) -> None:
-    """Join a relay stream with this node's own server until either ends."""
+Carrying = Callable[[tuple[str, str]], AbstractContextManager[None]]  # of an end, host and port
+
+
+async def carry_to(local: tuple[str, int], stream: Transport, carrying: Carrying) -> None:
+    """Join a relay stream with this node's own server until either ends; `carrying` tells the server whose it is."""
     try:
         async with asyncio.timeout(5.0):
             reader, writer = await asyncio.open_connection(*local)
@@ -191,7 +195,9 @@ async def carry_to(local: tuple[str, int], stream: Transport) -> None:
         log.warning("own server not reached where=%s:%d reason=%s", *local, error)
         await stream.abort()
         return
-    await _splice(reader, writer, stream)
+    host, port = writer.get_extra_info("sockname")[:2]
+    with carrying((host, str(port))):  # before a byte that the server could answer
+        await _splice(reader, writer, stream)
 
 
 async def _splice(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, stream: Transport) -> None:

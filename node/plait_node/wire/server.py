@@ -1,4 +1,4 @@
-"""Accept links: TLS with this node's certificate, bounds on handshakes by address and on links by owner."""
+"""Accept links: TLS with this node's certificate, bounds on handshakes by address or caller and on links by owner."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class LinkServer:
         await self._run(transport, proven)
 
     async def _prove(self, transport: AcceptedTransport) -> Proven:
-        with self._gate.pending(transport.where):
+        with self._gate.pending(transport.where, caller=self._book.caller_at(transport.where)):
             if len(self._links) >= MAX_LINKS:
                 raise BusyError(f"this node serves {MAX_LINKS} links already; try again later")
             handshake = Handshake(

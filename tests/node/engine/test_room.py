@@ -72,8 +72,23 @@ def test_open_evicts_cached_windows_least_recently_used_first() -> None:
     assert room.cached == 32
     assert room.held(keys(2)) == 0
     assert room.held(keys(2, lineage=1)) == 2
-    assert room.evicted() == keys(2)
+    assert room.evicted() == keys(2)[::-1]
     assert room.evicted() == []
+
+
+def test_open_evicts_the_end_of_a_lineage_before_its_beginning() -> None:
+    room = KvRoom(SHAPE, total=128, prefix_limit=96)
+    filled(room, key(90), 64)
+    room.keep(key(90), keys(4))
+    room.close(key(90))
+    room.open(key(91), 80)
+    assert room.held(keys(4)) == 3
+    assert room.take(key(91), keys(4)) == 48
+    room.close(key(91))
+    room.open(key(92), 96)
+
+    assert room.held(keys(4)) == 2
+    assert room.evicted() == [key(3), key(2)]
 
 
 def test_keep_never_drops_the_window_it_builds_on() -> None:
@@ -91,7 +106,7 @@ def test_keep_of_another_lineage_replaces_the_oldest() -> None:
 
     assert room.keep(key(90), keys(2, lineage=1)) == 2
     assert room.held(keys(2)) == 0
-    assert room.evicted() == keys(2)
+    assert room.evicted() == keys(2)[::-1]
 
 
 @pytest.mark.parametrize("asked", [0, -1, 101])

@@ -63,12 +63,13 @@ async def meeter(
     relay: RelayLimits | None = None,
     patience: Patience = STEADY,
     clock: Callable[[], float] = time.time,
+    dials: type[Dialer] = Dialer,
 ) -> AsyncIterator[Meeter]:
     """Run a node; one that is `behind` others only dials out, one that does not listen cannot even be relayed to."""
     who = identity(directory)
     blames: list[Blame] = []
     desk = RelayDesk(relay) if relay is not None else None
-    dialer = Dialer(identity=who, directory=directory, patience=patience, on_blame=blames.append, clock=clock)
+    dialer = dials(identity=who, directory=directory, patience=patience, on_blame=blames.append, clock=clock)
     made = Meeter(who=who, meeting=Meeting(dialer, relay=desk), blames=blames, hidden=bool(behind) or not listens)
     watch(made)
     server = LinkServer(

@@ -7,7 +7,7 @@ import contextlib
 import ssl
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
 
 import pytest
@@ -16,7 +16,15 @@ from tests.node.wire.peers import HASTY, MemoryDirectory, identity, listening
 from plait.protocol.ids import Address
 from plait.protocol.pb import stage_pb2 as pb
 from plait_node.wire import BusyError, ClockSkewError, Dialer, HandshakeError, make_certificate
-from plait_node.wire.gate import MAX_HANDSHAKES, MAX_HANDSHAKES_AN_ADDRESS, Gate, Rates, source_of
+from plait_node.wire.gate import (
+    MAX_HANDSHAKES,
+    MAX_HANDSHAKES_A_CALLER,
+    MAX_HANDSHAKES_AN_ADDRESS,
+    MAX_RELAYED_HANDSHAKES,
+    Gate,
+    Rates,
+    source_of,
+)
 from plait_node.wire.server import MAX_LINKS_A_PEER
 from plait_node.wire.transport import DialedTransport
 
@@ -184,6 +192,23 @@ async def test_server_is_full_at_the_same_number_wherever_peers_come_from() -> N
             raise AssertionError("there is no place")
         with gate.pending("ipv6:[2001:db8:1::1]:1"):
             pass
+
+
+def test_gate_counts_callers_over_relays_by_themselves_and_leaves_places_for_all_others() -> None:
+    gate, here = Gate(), "ipv4:127.0.0.1:50051"
+    callers = [Address(bytes([number]) * 20) for number in range(MAX_RELAYED_HANDSHAKES // MAX_HANDSHAKES_A_CALLER + 1)]
+    with ExitStack() as stack:
+        for caller in callers[:-1]:
+            for _ in range(MAX_HANDSHAKES_A_CALLER):
+                stack.enter_context(gate.pending(here, caller=caller))
+            with pytest.raises(BusyError, match="over a relay"):
+                stack.enter_context(gate.pending(here, caller=caller))
+        with pytest.raises(BusyError, match="over relays"):
+            stack.enter_context(gate.pending(here, caller=callers[-1]))
+        stack.enter_context(gate.pending(here))
+        stack.enter_context(gate.pending("ipv4:1.2.3.4:5"))
+    with gate.pending(here, caller=callers[-1]):
+        pass
 
 
 @pytest.mark.parametrize(
