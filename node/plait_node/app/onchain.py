@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
+from plait.ledger import JournalFullError
 from plait.protocol.errors import BadRequestError, PlaitError
 from plait.protocol.ids import HASH_ZERO, Hash, keccak, to_hex
 from plait.protocol.messages import Request
@@ -65,7 +66,7 @@ async def _look_for_prompts(watcher: OnchainWatcher, prompts: PromptBox) -> None
     while True:
         try:
             await collect_prompts(watcher, prompts, now=clock())
-        except BrokerDownError as error:
+        except (BrokerDownError, JournalFullError) as error:
             _log.debug("prompts wait error=%s", error)  # who takes jobs from the same broker says so aloud
         await asyncio.sleep(_LOOK_EVERY_S)
 

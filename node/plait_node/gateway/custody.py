@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
-from plait.ledger import Accepted
+from plait.ledger import Accepted, Draft, JournalFullError
 from plait.protocol.codec import Payment
 from plait.protocol.errors import BusyError, PlaitError
 from plait.protocol.ids import Hash, to_hex
@@ -115,8 +115,16 @@ class Custody:
                 body = payment_body(payment)
                 record = LogRecord(kind="pay", holder=self._name, body=body, at=draft.at, earned=earned)
                 if await self._append(channel, held, record):
-                    return self._book.keep(draft, held.last)
+                    return self._keep(draft, held)
         raise _changing()
+
+    def _keep(self, draft: Draft, held: _Held) -> Accepted:
+        try:
+            return self._book.keep(draft, held.last)
+        except JournalFullError as error:
+            held.ours = False  # the log holds more than the journal: it is read again
+            error.moved = True
+            raise
 
     async def note_receipt(self, channel: Hash, leaf: ReceiptLeaf, receipt: signed_pb2.SignedReceipt) -> None:
         """Log a receipt that passed."""

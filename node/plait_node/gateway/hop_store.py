@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from plait.ledger import Database
 from plait.protocol import codec
 from plait.protocol.codec import Payment
 from plait.protocol.ids import Address, Hash, channel_id
@@ -14,7 +14,7 @@ from plait.protocol.receipts import ReceiptLeaf
 from plait.protocol.typed import Domain
 from plait_node.gateway.parts import Part
 
-_TABLES = """
+HOP_TABLES = """
 CREATE TABLE IF NOT EXISTS parts (
     request BLOB, attempt INTEGER, worker BLOB NOT NULL, amount BLOB NOT NULL, windows INTEGER NOT NULL,
     lead BLOB NOT NULL, PRIMARY KEY (request, attempt)
@@ -59,25 +59,29 @@ def worth(payment: Payment) -> int:
 class HopStore:
     """Tables beside those of the jobs, over the same connection and within the same transactions."""
 
-    def __init__(self, db: sqlite3.Connection) -> None:
+    def __init__(self, db: Database) -> None:
         self._db = db
-        db.executescript(_TABLES)
 
     def set_parts(self, request: Hash, parts: Sequence[Part]) -> None:
         """Keep an answer's parts; a stream that is read again takes nothing back."""
         for part in parts:
             amount, lead = codec.amount_bytes(part.amount), codec.amount_bytes(part.lead)
-            self._db.execute(
+            self._db.run(
                 "INSERT INTO parts VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET amount = excluded.amount, "
                 "windows = excluded.windows WHERE excluded.windows > windows",
-                (request, part.attempt, part.worker, amount, part.windows, lead),
+                request,
+                part.attempt,
+                part.worker,
+                amount,
+                part.windows,
+                lead,
             )
 
     def parts(self, request: Hash) -> tuple[Part, ...]:
         """Return an answer's parts, in order."""
-        rows = self._db.execute(
-            "SELECT attempt, worker, amount, windows, lead FROM parts WHERE request = ? ORDER BY attempt", (request,)
-        ).fetchall()
+        rows = self._db.all(
+            "SELECT attempt, worker, amount, windows, lead FROM parts WHERE request = ? ORDER BY attempt", request
+        )
         return tuple(
             Part(
                 attempt=row[0],
@@ -94,39 +98,46 @@ class HopStore:
         payment = payment_of(body)
         voucher = payment.voucher.message
         channel = channel_id(voucher.payer, voucher.payee, payment.voucher.signer(domain))
-        self._db.execute(
+        self._db.run(
             "INSERT OR IGNORE INTO hops VALUES (NULL, ?, ?, ?, ?, ?, ?)",
-            (book, channel, voucher.payee, payment.pay.message.request, codec.amount_bytes(worth(payment)), body),
+            book,
+            channel,
+            voucher.payee,
+            payment.pay.message.request,
+            codec.amount_bytes(worth(payment)),
+            body,
         )
 
     def paid_elsewhere(self, request: Hash, payee: Address, channel: Hash) -> int:
         """Return what a worker's owner was paid for a request on other channels than this gateway's, in base units."""
-        rows = self._db.execute(
+        rows = self._db.all(
             "SELECT amount FROM hops WHERE seq IN (SELECT MAX(seq) FROM hops WHERE request = ? AND payee = ? "
             "AND channel != ? GROUP BY channel)",
-            (request, payee, channel),
-        ).fetchall()
+            request,
+            payee,
+            channel,
+        )
         return sum(codec.amount_from(row[0]) for row in rows)
 
     def bodies(self, book: Hash) -> list[bytes]:
         """Return all payments in the log of a payer's channel, oldest first."""
-        return [row[0] for row in self._db.execute("SELECT body FROM hops WHERE book = ? ORDER BY seq", (book,))]
+        return [row[0] for row in self._db.all("SELECT body FROM hops WHERE book = ? ORDER BY seq", book)]
 
     def last_bodies(self, book: Hash) -> list[bytes]:
         """Return the last payment of each hop channel in that log."""
         query = "SELECT body FROM hops WHERE seq IN (SELECT MAX(seq) FROM hops WHERE book = ? GROUP BY channel)"
-        return [row[0] for row in self._db.execute(query, (book,))]
+        return [row[0] for row in self._db.all(query, book)]
 
     def set_pending(self, channel: Hash, promise: Promise) -> None:
         """Keep, before the log is asked, what may be in it afterwards."""
-        values = (channel, promise.book, promise.after, promise.body)
-        self._db.execute("INSERT OR REPLACE INTO pending VALUES (?, ?, ?, ?)", values)
+        statement = "INSERT OR REPLACE INTO pending VALUES (?, ?, ?, ?)"
+        self._db.run(statement, channel, promise.book, promise.after, promise.body)
 
     def pending(self, channel: Hash) -> Promise | None:
         """Return the payment of a hop channel of which it is not known yet whether the log holds it."""
-        row = self._db.execute("SELECT book, after, body FROM pending WHERE channel = ?", (channel,)).fetchone()
+        row = self._db.one("SELECT book, after, body FROM pending WHERE channel = ?", channel)
         return Promise(book=Hash(row[0]), after=row[1], body=row[2]) if row else None
 
     def clear_pending(self, channel: Hash) -> None:
         """Say that it is known now."""
-        self._db.execute("DELETE FROM pending WHERE channel = ?", (channel,))
+        self._db.run("DELETE FROM pending WHERE channel = ?", channel)

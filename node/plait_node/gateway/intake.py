@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 
-from plait.ledger import Accepted, ExitingError, UnknownChannelError
+from plait.ledger import Accepted, ExitingError, JournalFullError, UnknownChannelError
 from plait.protocol import codec
 from plait.protocol.checks import check_request, dearest_price, key_valid
 from plait.protocol.codec import Payment
@@ -74,13 +74,13 @@ class Till:
         return signed_pb2.Acknowledgement(ack=codec.signed_to_pb(signed), credit=codec.amount_bytes(credit))
 
     def _settle(self, payment: Payment, accepted: Accepted) -> None:
+        if payment.ended and not accepted.repeated:
+            self._notify()
         for name in self._store.ended_by(payment.ended):
             if not self._store.ended(name):
                 self._store.set_ended(name)
                 self.on_ended(name)
                 _LOG.info("job ended and paid request=0x%s cumulative=%d", name.hex(), accepted.cumulative)
-        if payment.ended and not accepted.repeated:
-            self._notify()
 
 
 class Intake:
@@ -126,7 +126,14 @@ class Intake:
         except BrokerError as error:
             text = f"your payment is journaled, but the job could not be queued ({error}); send the same call again"
             raise BrokerAwayError(text, moved=True) from error
-        self._store.set_published(job.name)
+        try:
+            self._store.set_published(job.name)
+        except JournalFullError as error:  # it is queued again after the next start, which changes nothing
+            _LOG.warning("job queued, which could not be kept request=0x%s error=%s", job.name.hex(), error.text)
+
+    def is_paid(self, job: StoredJob) -> bool:
+        """Tell whether a job's first payment is in the journal: before that the job counts as never sent."""
+        return self._book.known(job.channel) and self._book.owed(job.name, job.channel).known
 
     async def _take(self, call: Call) -> tuple[StoredJob, signed_pb2.Acknowledgement]:
         quote, request = call.quote.message, call.request.message
@@ -135,6 +142,8 @@ class Intake:
         signer = await self._check_signatures(call)
         await self._till.hold(request.payer, signer)
         known = self._store.job(call.name)
+        if known is not None and not self.is_paid(known):
+            known = None
         if known is not None and known.content != call.content:
             raise ConflictingJobError(
                 f"request {to_hex(call.name)} is known with another prompt or other capsules; use a fresh nonce"
@@ -144,11 +153,22 @@ class Intake:
             await self._channels.check_clock()
             await self._check_money(call, job)
         async with self._offers.place(quote, request) if known is None else nullcontext():
-            accepted = await self._till.accept(call.payment, payer=job.payer, signer=signer)
-            self._store.add(job)
+            accepted = await self._accept(call.payment, job, known=known is not None)
             await self.publish(job)
         _LOG.info("job taken request=0x%s channel=0x%s", job.name.hex(), job.channel.hex())
         return job, self._till.ack(accepted)
+
+    async def _accept(self, payment: Payment, job: StoredJob, *, known: bool) -> Accepted:
+        """Keep a job and then its payment: a disk that is full for the one must not have taken the other."""
+        if not known:
+            self._store.add(job)
+        try:
+            return await self._till.accept(payment, payer=job.payer, signer=job.signer)
+        except BaseException:
+            if not self.is_paid(job):
+                with suppress(JournalFullError):
+                    self._store.drop(job.name)
+            raise
 
     async def _check_signatures(self, call: Call) -> Address:
         request, payment = call.request.message, call.payment

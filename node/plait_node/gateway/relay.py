@@ -7,11 +7,13 @@ import logging
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 
+from plait.ledger import JournalFullError
 from plait.protocol import codec
 from plait.protocol.errors import (
     BusyError,
     DeadlineError,
     InternalError,
+    PlaitError,
     RefusedError,
     UnknownJobError,
     error_from_fault,
@@ -34,7 +36,7 @@ _KEEP_ALIVE_S = 2.0  # a payer takes a gateway for frozen that says nothing for 
 # Reading an answer again needs no worker: its events lie in the broker, or they were dropped.
 _AGAIN_S = 10.0
 # Faults of this moment: the stream may be followed again, nothing was decided about the answer.
-_PASSING = (BusyError, BrokerAwayError, StoppedError, InternalError)
+_PASSING = (BusyError, BrokerAwayError, StoppedError, InternalError, JournalFullError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +96,7 @@ class Relay:
         except asyncio.CancelledError:
             await self._fail(StoppedError("this gateway is shutting down; resume there again in a moment"))
             raise
-        except RefusedError as error:
+        except (RefusedError, JournalFullError) as error:
             await self._fail(error)
         except BrokerError as error:
             await self._fail(BrokerAwayError(f"the gateway lost its broker ({error}); resume in a moment"))
@@ -218,16 +220,26 @@ class Relay:
             # Its owner reads the same answer and logs the same receipt; who listens here gets the rest of it.
             _LOG.info("receipt left to the channel's owner request=0x%s owner=%s", self.job.name.hex(), error.url)
 
-    async def _fail(self, error: RefusedError) -> None:
-        self.passing = isinstance(error, _PASSING)
+    async def _fail(self, error: PlaitError) -> None:
         error.moved = self._answer.price() > 0
-        if not self.passing and self._known is None:
-            self._parts.store.set_verdict(self.job.name, self._through, error.fault())
-            self._parts.metrics.jobs.labels(outcome=error.code).inc()
-            _LOG.warning("answer failed request=0x%s code=%s text=%s", self.job.name.hex(), error.code, error.text)
+        error = self._judged(error)
+        self.passing = isinstance(error, _PASSING)
         # A verdict comes after all that was delivered; a fault of the moment must not hide what comes next.
         place = self._through if self.passing else self._through + 1
         async with self._changed:
             self._events.append(fault_event(self.job.name, place, error))
             self._done = True
             self._changed.notify_all()
+
+    def _judged(self, error: PlaitError) -> PlaitError:
+        """Keep a verdict, and return what ends the stream: a verdict that could not be kept was not given."""
+        if isinstance(error, _PASSING) or self._known is not None:
+            return error
+        try:
+            self._parts.store.set_verdict(self.job.name, self._through, error.fault())
+        except JournalFullError as full:
+            full.moved = error.moved
+            return full
+        self._parts.metrics.jobs.labels(outcome=error.code).inc()
+        _LOG.warning("answer failed request=0x%s code=%s text=%s", self.job.name.hex(), error.code, error.text)
+        return error

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
+from plait.ledger import JournalFullError
 from plait.protocol import codec
 from plait.protocol.codec import Payment
 from plait.protocol.errors import InternalError, PlaitError
@@ -108,9 +109,11 @@ class Replay:
 
     def _apply(self, channel: Hash, rows: Sequence[LogRow]) -> None:
         try:
-            with self._book.together(), self._store.together():
+            with self._book.together(), self._store.write():
                 for row in rows:
                     self._take(channel, row)
+        except JournalFullError:
+            raise
         except PlaitError as error:
             _LOG.warning("the log does not fit the journal channel=%s error=%s", to_hex(channel), error.text)
             raise InternalError(

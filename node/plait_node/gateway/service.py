@@ -325,6 +325,8 @@ class Gateway:
         while self.clock() < job.deadline:
             try:
                 await self._custody.hold(job.channel)
+                if not self._intake.is_paid(job):
+                    return  # who sends it again pays for it first
                 await self._intake.publish(job)
                 self._relay(job)
             except OtherGatewayError as error:

@@ -6,12 +6,12 @@ Payments are in the journal of `plait.ledger`; answers are in the broker. This f
 from __future__ import annotations
 
 import secrets
-import sqlite3
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from plait.ledger import Database, JournalError, JournalFullError, statements
 from plait.protocol import codec
 from plait.protocol.errors import Fault
 from plait.protocol.ids import Address, Hash
@@ -20,7 +20,7 @@ from plait.protocol.pb import gateway_pb2, signed_pb2
 from plait.protocol.receipts import ABORTED, ReceiptLeaf
 from plait.protocol.typed import Signed
 from plait_node.gateway.errors import GatewayError
-from plait_node.gateway.hop_store import HopStore
+from plait_node.gateway.hop_store import HOP_TABLES, HopStore
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS jobs (
@@ -70,47 +70,30 @@ class Verdict:
     fault: Fault | None
 
 
-class JobStore:
-    """One SQLite file, on disk before any call returns."""
+class JobStore(Database):
+    """One SQLite file; every call that keeps something raises `JournalFullError` where its disk is full."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        """Open the file; raise `GatewayError` where it cannot be used, `JournalFullError` where there is no room."""
         try:
-            self._db = sqlite3.connect(path, isolation_level=None, timeout=5.0)
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = FULL")
-            self._db.executescript(_TABLES)
-            self.hops = HopStore(self._db)
-        except sqlite3.Error as error:
-            raise GatewayError(
-                f"{path} cannot be used ({error}); restore it from a copy, or name a new file"
-            ) from error
-
-    def close(self) -> None:
-        """Close the file."""
-        self._db.close()
+            super().__init__(path)
+        except JournalFullError:
+            raise
+        except JournalError as error:
+            raise GatewayError(error.text) from error
+        self.hops = HopStore(self)
 
     def holder(self) -> str:
         """Return the name under which this gateway holds leases, the same for ever: 16 hex digits."""
-        self._run("INSERT OR IGNORE INTO holder VALUES (1, ?)", secrets.token_hex(8))
-        return self._db.execute("SELECT name FROM holder").fetchone()[0]
-
-    @contextmanager
-    def together(self) -> Generator[None]:
-        """Keep all that the block says in one transaction."""
-        self._run("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._run("COMMIT")
-        except BaseException:
-            if self._db.in_transaction:  # a full disk ends some by itself
-                self._run("ROLLBACK")
-            raise
+        if (known := self.one("SELECT name FROM holder")) is None:
+            self.run("INSERT INTO holder VALUES (1, ?)", secrets.token_hex(8))
+            return self.holder()
+        return known[0]
 
     def add(self, job: StoredJob) -> None:
-        """Keep a job; again is no error."""
-        self._run(
-            "INSERT OR IGNORE INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?)",
+        """Keep a job, in place of another one under its name that was never paid."""
+        self.run(
+            "INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?)",
             job.name,
             job.channel,
             job.payer,
@@ -120,23 +103,28 @@ class JobStore:
             job.deadline,
         )
 
+    def drop(self, name: Hash) -> None:
+        """Forget a job that was not paid for."""
+        self.run("DELETE FROM jobs WHERE request = ?", name)
+
     def job(self, name: Hash) -> StoredJob | None:
         """Return a job."""
-        row = self._db.execute("SELECT * FROM jobs WHERE request = ?", (name,)).fetchone()
+        row = self.one("SELECT * FROM jobs WHERE request = ?", name)
         return _job(row) if row else None
 
     def open_jobs(self, now: float) -> list[StoredJob]:
         """Return the jobs that may still be answered, oldest first; forget the calls of those long over."""
-        self._run("DELETE FROM jobs WHERE deadline < ?", int(now) - _CALL_LIFE_S)
-        rows = self._db.execute(
+        with suppress(JournalFullError):  # they are forgotten later
+            self.run("DELETE FROM jobs WHERE deadline < ?", int(now) - _CALL_LIFE_S)
+        rows = self.all(
             "SELECT * FROM jobs WHERE deadline > ? AND request NOT IN (SELECT request FROM verdicts) ORDER BY rowid",
-            (int(now),),
-        ).fetchall()
+            int(now),
+        )
         return [_job(row) for row in rows]
 
     def set_published(self, name: Hash) -> None:
         """Say that the broker has the job."""
-        self._run("INSERT OR IGNORE INTO published VALUES (?)", name)
+        self.run("INSERT OR IGNORE INTO published VALUES (?)", name)
 
     def published(self, name: Hash) -> bool:
         """Say whether the broker has the job."""
@@ -144,21 +132,21 @@ class JobStore:
 
     def add_proven(self, name: Hash, sequence: int) -> None:
         """Keep that the DHT confirmed the job or receipt at a sequence: later it may hold a newer one, or none."""
-        self._run("INSERT OR IGNORE INTO proven VALUES (?, ?)", name, sequence)
+        self.run("INSERT OR IGNORE INTO proven VALUES (?, ?)", name, sequence)
 
     def proven(self, name: Hash) -> frozenset[int]:
         """Return the sequences that the DHT confirmed."""
-        rows = self._db.execute("SELECT sequence FROM proven WHERE request = ?", (name,)).fetchall()
+        rows = self.all("SELECT sequence FROM proven WHERE request = ?", name)
         return frozenset(row[0] for row in rows)
 
     def set_verdict(self, name: Hash, sequence: int, fault: Fault | None) -> None:
         """Keep how an answer ended; the first verdict stays."""
         blob = None if fault is None else codec.fault_to_pb(fault).SerializeToString()
-        self._run("INSERT OR IGNORE INTO verdicts VALUES (?, ?, ?)", name, sequence, blob)
+        self.run("INSERT OR IGNORE INTO verdicts VALUES (?, ?, ?)", name, sequence, blob)
 
     def verdict(self, name: Hash) -> Verdict | None:
         """Return how an answer ended."""
-        row = self._db.execute("SELECT sequence, fault FROM verdicts WHERE request = ?", (name,)).fetchone()
+        row = self.one("SELECT sequence, fault FROM verdicts WHERE request = ?", name)
         if row is None:
             return None
         fault = None if row[1] is None else codec.fault_from_pb(signed_pb2.Fault.FromString(row[1]))
@@ -167,16 +155,16 @@ class JobStore:
     def add_receipt(self, name: Hash, digest: Hash, receipt: Signed[Receipt]) -> None:
         """Keep a receipt that passed."""
         blob = codec.signed_to_pb(receipt).SerializeToString()
-        self._run("INSERT OR IGNORE INTO receipts VALUES (?, ?, ?)", name, digest, blob)
+        self.run("INSERT OR IGNORE INTO receipts VALUES (?, ?, ?)", name, digest, blob)
 
     def receipt(self, digest: Hash) -> signed_pb2.SignedReceipt | None:
         """Return a receipt by its digest."""
-        row = self._db.execute("SELECT receipt FROM receipts WHERE digest = ?", (digest,)).fetchone()
+        row = self.one("SELECT receipt FROM receipts WHERE digest = ?", digest)
         return signed_pb2.SignedReceipt.FromString(row[0]) if row else None
 
     def request_of(self, digest: Hash) -> Hash | None:
         """Return the request that a receipt ends."""
-        row = self._db.execute("SELECT request FROM receipts WHERE digest = ?", (digest,)).fetchone()
+        row = self.one("SELECT request FROM receipts WHERE digest = ?", digest)
         return Hash(row[0]) if row else None
 
     def ended_by(self, leaves: Sequence[ReceiptLeaf]) -> list[Hash]:
@@ -187,30 +175,32 @@ class JobStore:
     def raise_earned(self, name: Hash, amount: int) -> bool:
         """Keep what an answer is worth so far; return False unless it grew, as when a stream is read again."""
         blob = codec.amount_bytes(amount)
-        row = self._db.execute("SELECT amount FROM earned WHERE request = ?", (name,)).fetchone()
+        row = self.one("SELECT amount FROM earned WHERE request = ?", name)
         if row is not None and row[0] >= blob:
             return False
-        self._run("INSERT OR REPLACE INTO earned VALUES (?, ?)", name, blob)
+        self.run("INSERT OR REPLACE INTO earned VALUES (?, ?)", name, blob)
         return True
 
     def earned(self, name: Hash) -> int:
         """Return what an answer is worth so far, in base units."""
-        row = self._db.execute("SELECT amount FROM earned WHERE request = ?", (name,)).fetchone()
+        row = self.one("SELECT amount FROM earned WHERE request = ?", name)
         return codec.amount_from(row[0]) if row else 0
 
     def set_ended(self, name: Hash) -> None:
         """Say that the payer ended the job with its leaf."""
-        self._run("INSERT OR IGNORE INTO ended VALUES (?)", name)
+        self.run("INSERT OR IGNORE INTO ended VALUES (?)", name)
 
     def ended(self, name: Hash) -> bool:
         """Say whether the payer ended the job."""
         return self._has("ended", name)
 
-    def _has(self, table: str, name: Hash) -> bool:
-        return self._db.execute(f"SELECT 1 FROM {table} WHERE request = ?", (name,)).fetchone() is not None  # noqa: S608 - our own table names
+    def _prepare(self) -> None:
+        with self.write():
+            for statement in statements(_TABLES + HOP_TABLES):
+                self.run(statement)
 
-    def _run(self, statement: str, *values: object) -> None:
-        self._db.execute(statement, values)
+    def _has(self, table: str, name: Hash) -> bool:
+        return self.one(f"SELECT 1 FROM {table} WHERE request = ?", name) is not None  # noqa: S608 - our own table names
 
 
 def _job(row: tuple[bytes, bytes, bytes, bytes, bytes, bytes, int]) -> StoredJob:

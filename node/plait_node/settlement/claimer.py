@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from plait.chain import (
-    ChainError,
     ChainWriter,
     ChannelSlot,
     ContractError,
@@ -21,6 +20,7 @@ from plait.chain import (
 from plait.ledger import ChannelState, Intent, Journal, Outbox, PayeeBook, Round
 from plait.protocol.ids import Address, Hash, to_hex
 from plait.protocol.receipts import ClaimRow
+from plait_node.settlement.outages import OUTAGES, outage
 
 log = logging.getLogger(__name__)
 
@@ -143,8 +143,8 @@ class Claimer:
     async def _try(self, step: Callable[[], Awaitable[None]]) -> bool:
         try:
             await step()
-        except ChainError as error:
-            log.warning("claims wait, the chain failed: %s", error.text)
+        except OUTAGES as error:
+            log.warning("claims wait, %s: %s", outage(error), error.text)
             return False
         return True
 

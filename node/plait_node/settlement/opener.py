@@ -13,9 +13,10 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from plait.chain import ChainError, ChannelSlot, ContractError, NonceTakenError
+from plait.chain import ChannelSlot, ContractError, NonceTakenError
 from plait.ledger import Intent, Journal, Outbox
 from plait.protocol.ids import Address, channel_id, to_hex
+from plait_node.settlement.outages import OUTAGES, outage
 
 if TYPE_CHECKING:
     from plait.chain import ChainWriter, TxResult
@@ -104,8 +105,8 @@ class Opener:
                 self._put_off.clear()
             try:
                 await self.settle()
-            except ChainError as error:
-                log.warning("deposits wait, the chain failed: %s", error.text)
+            except OUTAGES as error:
+                log.warning("deposits wait, %s: %s", outage(error), error.text)
                 wait, pause = pause, min(2 * pause, _LONGEST_PAUSE_S)
                 await asyncio.sleep(wait)
                 continue
@@ -128,7 +129,7 @@ class Opener:
                 self._wanted.discard(payee)  # now: what is asked for meanwhile is looked at again
                 try:
                     await self._see_to(payee)
-                except ChainError:
+                except OUTAGES:
                     self._wanted.add(payee)
                     raise
 

@@ -9,7 +9,6 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 
 from plait.chain import (
     Block,
-    ChainError,
     ChainReader,
     ChainWriter,
     Checkpoint,
@@ -28,6 +27,7 @@ from plait.ledger import Intent, Journal, Outbox, Outcome
 from plait.protocol.ids import Address, Hash, to_hex
 from plait.protocol.sealing import ContentKey
 from plait_node.settlement.asked import Asked, OnchainRequest
+from plait_node.settlement.outages import OUTAGES, outage
 
 log = logging.getLogger(__name__)
 
@@ -82,8 +82,8 @@ class OnchainWatcher:
             try:
                 await self.poll()
                 pause, wait = _FIRST_PAUSE_S, self._poll_s
-            except ChainError as error:
-                log.warning("requests on chain wait, the chain failed: %s", error.text)
+            except OUTAGES as error:
+                log.warning("requests on chain wait, %s: %s", outage(error), error.text)
                 wait, pause = pause, min(2 * pause, _LONGEST_PAUSE_S)
             for request in self.unanswered():
                 if not request.ids or request.digest in self._yielded:

@@ -12,7 +12,7 @@ import logging
 from collections import OrderedDict, defaultdict
 from typing import TYPE_CHECKING
 
-from plait.ledger import PaymentError
+from plait.ledger import JournalFullError, PaymentError
 from plait.protocol.codec import payment_from_pb
 from plait.protocol.errors import BadSignatureError, PlaitError
 from plait.protocol.ids import HASH_ZERO, Address, Hash, channel_id, to_hex
@@ -140,7 +140,8 @@ class Income:
             await asyncio.wait({before}, timeout=_SLOW_S)
             if not before.done() and not self._may_wait(payment):
                 return
-        for left in reversed(range(_TRIES)):
+        left = _TRIES
+        while left:
             try:
                 await self._take(payment)
             except BadSignatureError as error:
@@ -148,8 +149,9 @@ class Income:
                 return
             except PlaitError as error:
                 final = isinstance(error, PaymentError) and not _may_come(error)
+                left -= not isinstance(error, JournalFullError)  # our own disk: for as long as it takes
                 _log.warning("gateway's payment refused again=%s error=%s", bool(left) and not final, error)
-                if final or not self._may_wait(payment):
+                if final or not left or not self._may_wait(payment):
                     return
                 await asyncio.sleep(_RETRY_S)
             else:

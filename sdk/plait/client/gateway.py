@@ -40,9 +40,9 @@ CALL_DEADLINE_S = 20.0
 SILENCE_S = 8.0
 MAX_REPLY_BYTES = 2 * 1_024 * 1_024
 MAX_FILE_BYTES = 64 * 1_024 * 1_024
-# What stands behind the gateway failed, it is going down, or the channel is at another one of its operator: it may
-# have acted all the same, so the call is repeated.
-AWAY = ("internal", "stopped", "broker_away", "other_gateway", "rpc", "chain", "reorg")
+# What stands behind the gateway failed, its disk is full, it is going down, or the channel is at another one of its
+# operator: it may have acted all the same, so the call is repeated.
+AWAY = ("internal", "stopped", "broker_away", "journal_full", "other_gateway", "rpc", "chain", "reorg")
 _TYPE = {"content-type": "application/x-protobuf"}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from plait.ledger.database import Database, statements
 from plait.ledger.errors import (
     ClaimedAheadError,
     ClosedError,
@@ -39,6 +40,7 @@ __all__ = [
     "ClaimedAheadError",
     "ClosedError",
     "ConflictError",
+    "Database",
     "DepositTooSmallError",
     "Draft",
     "EndedError",
@@ -74,4 +76,5 @@ __all__ = [
     "load_key",
     "new_key_file",
     "save_key",
+    "statements",
 ]

@@ -1,21 +1,14 @@
 """The journal: what was signed, accepted and sent, on disk before anybody hears of it.
 
-One SQLite file in WAL mode with synchronous=FULL: a transaction that ended survives kill -9 and a power cut. What
-concerns money is only ever appended; triggers refuse changes.
+What concerns money is only ever appended; triggers refuse changes.
 """
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Generator, Iterable
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, Self
+from collections.abc import Iterable
 
-from plait.ledger.errors import ForeignJournalError, JournalError, JournalFullError, NewerJournalError
-
-_BUSY_S = 5.0
-_NO_ROOM = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
+from plait.ledger.database import Database, statements
+from plait.ledger.errors import ForeignJournalError, NewerJournalError
 
 # Amounts are 12 bytes big-endian, so that they compare like numbers: SQLite's integers end at 2^63.
 _TABLES = """
@@ -106,38 +99,9 @@ _APPEND_ONLY = (
     "outcomes",
 )
 
-Row = tuple[Any, ...]
 
-
-class Journal:
+class Journal(Database):
     """One journal file, made when it is not there."""
-
-    def __init__(self, path: Path | str) -> None:
-        self.path = Path(path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        if not self.path.exists():
-            self.path.touch(mode=0o600)
-        self._inside = False
-        self._db = sqlite3.connect(self.path, timeout=_BUSY_S, isolation_level=None)
-        try:
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = FULL")
-            self._db.execute("PRAGMA foreign_keys = ON")
-            self._migrate()
-        except sqlite3.DatabaseError as error:
-            raise JournalError(
-                f"{self.path} is no journal ({error}); restore it from a copy, or name a new file"
-            ) from error
-
-    def close(self) -> None:
-        """Close the file; all that was written stays."""
-        self._db.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def bind(self, identity: bytes) -> None:
         """Tie a new journal to one deployment; raise `ForeignJournalError` when it is tied to another."""
@@ -148,45 +112,7 @@ class Journal:
             elif found[0] != identity:
                 raise ForeignJournalError(self.path)
 
-    @contextmanager
-    def write(self) -> Generator[None]:
-        """Run a transaction: all of it is on disk when the block ends, or nothing after an exception.
-
-        Raise `JournalFullError` where the disk takes no more.
-        """
-        if self._inside:  # part of the transaction around it
-            yield
-            return
-        self.run("BEGIN IMMEDIATE")
-        self._inside = True
-        try:
-            yield
-            self.run("COMMIT")
-        except BaseException:
-            if self._db.in_transaction:  # a full disk ends some by itself
-                self.run("ROLLBACK")
-            raise
-        finally:
-            self._inside = False
-
-    def run(self, statement: str, *values: object) -> int:
-        """Run a statement and return the id of the row it made; raise `JournalFullError`."""
-        try:
-            return self._db.execute(statement, values).lastrowid or 0
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF in _NO_ROOM:
-                raise JournalFullError(f"{self.path}: {error}; make room on its disk, then try again") from error
-            raise
-
-    def one(self, statement: str, *values: object) -> Row | None:
-        """Return the first row of a query."""
-        return self._db.execute(statement, values).fetchone()
-
-    def all(self, statement: str, *values: object) -> list[Row]:
-        """Return all rows of a query."""
-        return self._db.execute(statement, values).fetchall()
-
-    def _migrate(self) -> None:
+    def _prepare(self) -> None:
         with self.write():
             row = self.one("PRAGMA user_version")
             version = int(row[0]) if row else 0
@@ -210,12 +136,8 @@ def blob_amount(blob: bytes) -> int:
 
 def _steps() -> tuple[tuple[str, ...], ...]:
     """Return what leads from each version of the file to the next, from no file on."""
-    first = (*_statements(_TABLES), *_guards(_APPEND_ONLY))
-    return first, tuple(_statements(_PROMPTS)), tuple(_statements(_LOGGED))
-
-
-def _statements(script: str) -> Iterable[str]:
-    return (part.strip() for part in script.split(";") if part.strip())
+    first = (*statements(_TABLES), *_guards(_APPEND_ONLY))
+    return first, tuple(statements(_PROMPTS)), tuple(statements(_LOGGED))
 
 
 def _guards(tables: Iterable[str]) -> Iterable[str]:

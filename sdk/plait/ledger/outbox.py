@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from plait.chain import JournalTransaction, Transaction, TxResult
-from plait.ledger.journal import Journal, Row, amount_blob, blob_amount
+from plait.ledger.database import Row
+from plait.ledger.journal import Journal, amount_blob, blob_amount
 from plait.protocol.ids import Address, Hash
 
 # done: in a block and in force. skipped: in a block and without effect. moot: there was nothing to send.

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from plait.ledger.journal import Journal, Row, amount_blob, blob_amount
+from plait.ledger.database import Row
+from plait.ledger.journal import Journal, amount_blob, blob_amount
 from plait.protocol.ids import Address, Hash, Signature, channel_id
 from plait.protocol.messages import Voucher
 from plait.protocol.receipts import ReceiptLeaf

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sqlite3
 from pathlib import Path
 
 import pytest
 from tests.node.gateway.stand import Stand, fault
 from tests.sdk.swarm import KnownKey, Node
 
+from plait.ledger import JournalFullError
 from plait.protocol.ids import Hash, address, hash32
 from plait.protocol.pb import gateway_pb2
 from plait.protocol.typed import Key
@@ -78,15 +78,16 @@ async def test_gateway_that_cannot_journal_a_voucher_says_so_and_takes_it_once_t
 
 async def test_store_on_a_full_disk_keeps_all_of_a_change_or_nothing(tmp_path: Path) -> None:
     store = JobStore(tmp_path / "gateway.sqlite")
-    (pages,) = store._db.execute("PRAGMA page_count").fetchone()
-    store._db.execute(f"PRAGMA max_page_count = {pages}")  # SQLite then answers as on a full disk
+    pages = store.one("PRAGMA page_count")
+    assert pages is not None
+    store.run(f"PRAGMA max_page_count = {pages[0]}")  # SQLite then answers as on a full disk
     names = [Hash(number.to_bytes(32, "big")) for number in range(1_000)]
-    with pytest.raises(sqlite3.OperationalError, match="full"), store.together():
+    with pytest.raises(JournalFullError, match="full"), store.write():
         for name in names:
             store.set_ended(name)
     assert not any(map(store.ended, names))
-    store._db.execute("PRAGMA max_page_count = 100000")
-    with store.together():
+    store.run("PRAGMA max_page_count = 100000")
+    with store.write():
         store.set_ended(names[0])
     assert store.ended(names[0])
     store.close()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tests.node.disks import small_disk
 
 from plait.chain import ChannelsError, ChannelSlot, JournalTransaction, RpcRefusedError, Transaction, TxResult
 from plait.ledger import Journal
@@ -66,6 +68,24 @@ class Chain:
 
 def opener_of(chain: Chain, folder: Path, promised: Callable[[Address], int] = lambda _: 0, **changed: Any) -> Opener:
     return Opener(Journal(folder / "worker.db"), chain, LIMITS, promised=promised, **changed)  # type: ignore[arg-type]
+
+
+async def test_opener_whose_disk_is_full_deposits_nothing_and_goes_on_once_there_is_room(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk") as disk:
+        chain = Chain()
+        opener = opener_of(chain, disk.path)
+        disk.fill()
+        opener.covers(PAYEE, 0)
+        running = asyncio.create_task(opener.run())
+        await asyncio.sleep(0.1)
+        assert not running.done()
+        assert chain.sent == 0
+        disk.make_room()
+        async with asyncio.timeout(10):
+            while chain.sent == 0:  # noqa: ASYNC110 - nobody calls: it looks by itself
+                await asyncio.sleep(0.02)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
 
 
 async def test_opener_waits_for_an_endpoint_that_has_not_seen_its_deposit(tmp_path: Path) -> None:

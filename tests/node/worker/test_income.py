@@ -25,6 +25,7 @@ from plait.protocol.pb import gateway_pb2
 from plait.protocol.receipts import RECEIPT, ReceiptLeaf
 from plait.protocol.typed import Key
 from plait_node.worker import Patience
+from plait_node.worker import income
 
 SHARE = 800_000
 SHORT, LONG = [(3 * at + 2) % 60 for at in range(20)], [(5 * at + 1) % 60 for at in range(90)]
@@ -67,12 +68,12 @@ async def hired(folder: Path, *, patience: Patience = PATIENT) -> AsyncIterator[
         key = made.gateway.key
         made.net.channels.slots[key.address, made.who.owner, key.address] = Slot()
         book = PayerBook(Journal(folder / "gateway.db"), DOMAIN, key)
-        income = asyncio.create_task(made.income.run())
+        taking = asyncio.create_task(made.income.run())
         try:
             yield made, Gateway(world=made, channel=book.channel(made.who.owner))
         finally:
-            income.cancel()
-            await asyncio.gather(income, return_exceptions=True)
+            taking.cancel()
+            await asyncio.gather(taking, return_exceptions=True)
 
 
 def booked(made: World) -> PayeeBook:
@@ -170,6 +171,24 @@ async def test_payments_come_in_order_after_a_deposit_that_comes_late(tmp_path: 
         await stays(lambda: not booked(made).channels())
         made.net.channels.slots[key, made.who.owner, key] = Slot()
         await until(lambda: made.income.paid(asked.digest) == 3)
+
+
+async def test_payment_that_the_journal_has_no_room_for_is_taken_once_there_is_however_late(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(income, "_TRIES", 2)
+    monkeypatch.setattr(income, "_RETRY_S", 0.02)
+    async with hired(tmp_path) as (made, gateway):
+        asked = await made.asking(SHORT, max_tokens=4)
+        journal = made.book._journal
+        pages = journal.one("PRAGMA page_count")
+        assert pages is not None
+        journal.run(f"PRAGMA max_page_count = {pages[0]}")  # SQLite then answers as on a full disk
+        for amount in range(1, 200):
+            await gateway.pay(asked, amount)
+        await stays(lambda: made.income.paid(asked.digest) < 199)
+        journal.run("PRAGMA max_page_count = 100000")
+        await until(lambda: made.income.paid(asked.digest) == 199, deadline_s=20)
 
 
 async def test_hundreds_of_payments_at_once_are_all_taken_in_order_beside_a_channel_that_is_never_funded(
