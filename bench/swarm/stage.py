@@ -18,7 +18,7 @@ from bench.swarm.child import answer_lines, to_the_end
 from bench.swarm.engines import engine_of
 from bench.swarm.parties import DOMAIN, Everyone, Funded, identity
 
-from plait.ledger import Journal, PayeeBook, SigningGuard
+from plait.ledger import DebtBook, Journal, PayeeBook, SigningGuard
 from plait.protocol.ids import Hash, to_hex
 from plait.protocol.manifest import FP32_STRICT
 from plait.protocol.messages import Request
@@ -72,6 +72,7 @@ def _role(spec: StageSpec, engine: Engine, journal: Journal, dialer: Dialer) -> 
         directory=Everyone(),
         channels=Funded(),
         payees=PayeeBook(journal, DOMAIN, who.owner),
+        debts=DebtBook(journal, "worker"),
         dialer=dialer,
         on_chain=_open_request,
     )

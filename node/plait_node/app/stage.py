@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
+from plait.ledger import DebtBook
 from plait.protocol.ids import Hash
 from plait.protocol.manifest import Manifest, Profile
 from plait_node.app.base import Base, background
@@ -54,6 +55,7 @@ async def run(base: Base, config: StageConfig) -> AsyncGenerator[dict[str, objec
         directory=base.keys,
         channels=base.reader,
         payees=base.payees(),
+        debts=DebtBook(base.journal, "worker"),
         dialer=door.meeting,
         on_chain=OpenRequests(base.reader),
         on_payment=claimer.notify,

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine
 
+from plait.ledger import DebtBook
 from plait.protocol.checks import NodeDirectory
 from plait.protocol.codec import fault_to_pb, signed_from_pb
 from plait.protocol.errors import Fault, MalformedMessageError, PlaitError
@@ -63,6 +65,7 @@ class StageRole:
         directory: NodeDirectory,
         channels: Channels,
         payees: Payees,
+        debts: DebtBook,
         dialer: Dials,
         on_chain: OnChain | None = None,
         on_payment: Callable[[], None] = lambda: None,
@@ -87,7 +90,7 @@ class StageRole:
             facts=self.facts,
         )
         self._admission = Admission(around=self._around, channels=channels, on_chain=on_chain, clock=clock)
-        self._debts = Debts.of(engine, windows=config.credit_windows, price=config.price)
+        self._debts = Debts.of(engine, debts, windows=config.credit_windows, price=config.price, now=clock())
         self._till = Till(
             config=config, key=key, domain=domain, channels=channels, payees=payees, debts=self._debts, clock=clock
         )
@@ -103,8 +106,7 @@ class StageRole:
             await asyncio.sleep(_TICK_S)
             now = asyncio.get_running_loop().time()
             self._jobs.sweep(now, clock=self._clock())
-            for job, amount in self._jobs.unpaid(now):
-                self._debts.note(job.admitted.job.worker, job.admitted.request_digest, amount, now=now)
+            self._note_unpaid(now)
             self._count()
 
     def close(self) -> None:
@@ -118,7 +120,8 @@ class StageRole:
         return any(not job.closed or (job.credit.paid < job.fee and job.touched > late) for job in self._jobs)
 
     async def stop(self) -> None:
-        """Close every job and every link that this role dialed or serves."""
+        """Close every job and every link that this role dialed or serves; what is not paid by now is a debt."""
+        self._note_unpaid(math.inf)
         for job in self._jobs:
             job.close(Fault(code="stage_failed", text="the stage stops; open a new attempt", retry=True))
         await asyncio.gather(*(job.wait_closed() for job in self._jobs))
@@ -339,13 +342,18 @@ class StageRole:
 
     def _lend(self, worker: Address) -> None:
         """Give a worker's jobs credit, or none while it owes too much."""
-        now = asyncio.get_running_loop().time()
+        now = self._clock()
         if not (trusted := self._debts.trusts(worker, now=now)):
             log.info(
                 "worker owes too much, no credit worker=%s owed=%d", to_hex(worker), self._debts.owed(worker, now=now)
             )
         for job in self._jobs.of(worker):
             job.lend(self._config.credit_windows if trusted else 0)
+
+    def _note_unpaid(self, now: float) -> None:
+        """Note what is overdue of jobs that ended at `now`, in the loop's time."""
+        for job, amount in self._jobs.unpaid(now):
+            self._debts.note(job.admitted.job.worker, job.admitted.request_digest, amount, now=self._clock())
 
     def _lost(self, link: Link) -> None:
         """Close the jobs that a link's end leaves without worker, rows or a next stage."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from plait.ledger.database import Database, statements
+from plait.ledger.debts import Debt, DebtBook
 from plait.ledger.errors import (
     ClaimedAheadError,
     ClosedError,
@@ -41,6 +42,8 @@ __all__ = [
     "ClosedError",
     "ConflictError",
     "Database",
+    "Debt",
+    "DebtBook",
     "DepositTooSmallError",
     "Draft",
     "EndedError",

@@ -86,6 +86,13 @@ CREATE TABLE prompts (
 _LOGGED = """
 CREATE TABLE logged (channel BLOB PRIMARY KEY, sequence INTEGER NOT NULL) WITHOUT ROWID;
 """
+# What others owe for work that they left unpaid. It only withholds credit: it may change, and is no claim.
+_DEBTS = """
+CREATE TABLE debts (
+    kind TEXT NOT NULL, debtor BLOB NOT NULL, request BLOB NOT NULL, amount BLOB NOT NULL, since INTEGER NOT NULL,
+    PRIMARY KEY (kind, debtor, request)
+) WITHOUT ROWID;
+"""
 _APPEND_ONLY = (
     "channels",
     "payments",
@@ -137,7 +144,7 @@ def blob_amount(blob: bytes) -> int:
 def _steps() -> tuple[tuple[str, ...], ...]:
     """Return what leads from each version of the file to the next, from no file on."""
     first = (*statements(_TABLES), *_guards(_APPEND_ONLY))
-    return first, tuple(statements(_PROMPTS)), tuple(statements(_LOGGED))
+    return first, tuple(statements(_PROMPTS)), tuple(statements(_LOGGED)), tuple(statements(_DEBTS))
 
 
 def _guards(tables: Iterable[str]) -> Iterable[str]:

@@ -15,7 +15,7 @@ from typing import Any
 from tests.node.stage.tiny import BLOCKS, MANIFEST, TinyEngine
 from tests.node.wire.peers import DOMAIN, STEADY, MemoryDirectory, identity
 
-from plait.ledger import Journal, PayeeBook, SigningGuard
+from plait.ledger import DebtBook, Journal, PayeeBook, SigningGuard
 from plait.protocol.ids import HASH_ZERO, Address, to_hex
 from plait.protocol.manifest import FP32_STRICT
 from plait.protocol.messages import Record, RecordKind, Stage
@@ -103,6 +103,12 @@ class Node:
             await link._transport.abort()
         await self.server._listener.stop(0)
 
+    async def die(self) -> None:
+        """Vanish for good: nothing that a stop does is done."""
+        self.sweeping.cancel()
+        await self.kill()
+        await self.meeting.stop()
+
     async def stop(self) -> None:
         self.sweeping.cancel()
         if self.keeping is not None:
@@ -130,11 +136,12 @@ class Network:
         last: int,
         *,
         engine: TinyEngine | None = None,
+        who: PeerIdentity | None = None,
         behind: Sequence[Destination] = (),
         patience: Patience = STEADY,
     ) -> Node:
-        """Start a stage; one that is `behind` nodes only dials out, and is called over them."""
-        who = identity(self.directory)
+        """Start a stage; one that is `behind` nodes only dials out, and is called over them. `who` may start again."""
+        who = who or identity(self.directory)
         engine = engine or TinyEngine(first, last)
         blames: list[Blame] = []
         relay = RelayDesk()
@@ -172,6 +179,7 @@ class Network:
             directory=self.directory,
             channels=self.channels,
             payees=PayeeBook(journal, DOMAIN, who.owner),
+            debts=DebtBook(journal, "worker"),
             dialer=meeting,
             on_chain=self.on_chain,
             on_payment=lambda: self.paid.append(who.owner),

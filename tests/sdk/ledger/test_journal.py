@@ -108,6 +108,7 @@ def test_journal_of_the_first_version_keeps_the_money_and_reads_requests_again(p
     pair.accept(pair.channel.pay(request(1), 100, 0))
     journal = pair.payee_journal
     for statement in (
+        "DROP TABLE debts",
         "DROP TABLE logged",
         "DROP TABLE prompts",
         "DROP TABLE asked",
@@ -121,7 +122,7 @@ def test_journal_of_the_first_version_keeps_the_money_and_reads_requests_again(p
     journal.close()
 
     with Journal(journal.path) as again:
-        assert again.one("PRAGMA user_version") == (3,)
+        assert again.one("PRAGMA user_version") == (4,)
         assert again.all("SELECT * FROM payments") == paid
         assert again.all("SELECT name FROM checkpoints") == [("claims",)]
         assert again.all("SELECT number, block, prompt, deadline, body FROM asked") == []
