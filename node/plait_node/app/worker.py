@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from functools import partial
 
-from plait.ledger import PayerBook, SharedBook
+from plait.ledger import DebtBook, PayerBook, SharedBook
 from plait.protocol.manifest import Manifest
 from plait.protocol.messages import Terms
 from plait.protocol.tokens import ChatTokenizer
@@ -66,7 +66,13 @@ async def run(base: Base, config: WorkerConfig) -> AsyncGenerator[dict[str, obje
     opened = door.open(tools.pool.serve, config.listen, announce=config.announce)
     async with connected(base.config, "plait-worker") as broker, opened:
         claimer = _claimer(base)
-        income = Income(_till(base), broker, gateways=config.gateways, on_payment=claimer.notify)
+        income = Income(
+            _till(base),
+            broker,
+            DebtBook(base.journal, "gateway"),
+            gateways=config.gateways,
+            on_payment=claimer.notify,
+        )
         role = WorkerRole(
             RoleConfig(parallel_jobs=config.parallel_jobs),
             tools=tools,

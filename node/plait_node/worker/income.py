@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import OrderedDict, defaultdict
+from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from plait.ledger import JournalFullError, PaymentError
@@ -18,10 +18,12 @@ from plait.protocol.errors import BadSignatureError, PlaitError
 from plait.protocol.ids import HASH_ZERO, Address, Hash, channel_id, to_hex
 from plait_node.broker import BrokerError
 from plait_node.policy import EVERYBODY, NotServedError
+from plait_node.worker.arrears import Arrears
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from plait.ledger import DebtBook
     from plait.protocol.codec import Payment
     from plait_node.broker import Broker, Notice
     from plait_node.policy import Guests
@@ -35,7 +37,7 @@ _AGAIN_S = 1.0
 _TRIES, _RETRY_S = 20, 3.0
 # Payments that are being taken hold up those behind them; one that takes longer waits by itself, if there is room.
 _MOST_QUICK, _SLOW_S = 64, 1.0
-_MOST_WAITING, _MOST_REQUESTS, _MOST_DEBTS = 256, 10_000, 64
+_MOST_WAITING, _MOST_REQUESTS = 256, 10_000
 
 _log = logging.getLogger(__name__)
 
@@ -47,17 +49,21 @@ class Income:
         self,
         till: Till,
         broker: Broker,
+        debts: DebtBook,
         *,
         gateways: Guests = EVERYBODY,
         on_payment: Callable[[], None] = lambda: None,
     ) -> None:
-        """Take payments into `till`; `gateways` says whose jobs are taken, `on_payment` hears of each payment."""
+        """Take payments into `till`; `gateways` says whose jobs are taken, `on_payment` hears of each payment.
+
+        What is left unpaid is kept in `debts`.
+        """
         self._till, self._broker = till, broker
         self._gateways, self._on_payment = gateways, on_payment
         self._heard = 0
         self._watches: dict[Hash, PayerWatch] = {}
         self._paid: OrderedDict[Hash, dict[Hash, int]] = OrderedDict()  # by request and channel, in base units
-        self._debts: defaultdict[Address, dict[Hash, int]] = defaultdict(dict[Hash, int])
+        self._arrears = Arrears(debts, now=till.clock())
         self._last: dict[Hash, asyncio.Task[None]] = {}  # of each channel: the next one waits for it
         self._waiting: set[asyncio.Task[None]] = set()
         self._quick: set[asyncio.Task[None]] = set()  # those of them that are being taken, or soon will be
@@ -82,9 +88,9 @@ class Income:
         """Tell a job nothing more; what its gateway owes for it then is a debt."""
         if self._watches.pop(watch.request, None) is None:
             return
-        debts = self._debts[watch.gateway]
-        if watch.hop_due() > self.paid(watch.request) and len(debts) < _MOST_DEBTS:
-            debts[watch.request] = watch.hop_due()
+        due = watch.hop_due()
+        if due > self.paid(watch.request):
+            self._arrears.note(watch.gateway, watch.request, due, now=self._till.clock())
             _log.warning("gateway owes for a job owner=%s request=%s", to_hex(watch.gateway), to_hex(watch.request))
 
     def paid(self, request: Hash) -> int:
@@ -99,10 +105,7 @@ class Income:
             self._gateways.check(gateway, "gateway")
         except NotServedError:
             return False
-        debts = self._debts[gateway]
-        for request in [each for each, due in debts.items() if self.paid(each) >= due]:
-            del debts[request]
-        return not debts
+        return not self._arrears.owes(gateway, self.paid, now=self._till.clock())
 
     async def _follow(self) -> None:
         """Hear payments until the broker fails; the next call goes on behind the last one."""
@@ -175,6 +178,7 @@ class Income:
         paid[accepted.channel] = max(accepted.paid, paid.get(accepted.channel, 0))
         if len(self._paid) > _MOST_REQUESTS:
             self._paid.popitem(last=False)
+        self._arrears.take(request, self.paid(request))
         self._on_payment()
         watch = self._watches.get(request)
         if watch is None:

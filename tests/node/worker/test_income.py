@@ -15,10 +15,10 @@ from tests.node.wire.peers import DOMAIN
 from tests.node.worker.asked import TERMS, Asked
 from tests.node.worker.world import PATIENT, UNPAID, World, until, world
 
-from plait.ledger import Journal, PayeeBook, PayerBook
+from plait.ledger import DebtBook, Journal, PayeeBook, PayerBook
 from plait.ledger.payer import PayerChannel
 from plait.protocol.codec import Payment, payment_to_pb, signed_from_pb
-from plait.protocol.ids import HASH_ZERO
+from plait.protocol.ids import HASH_ZERO, Address
 from plait.protocol.messages import Ack, Finish
 from plait.protocol.money import job_price
 from plait.protocol.pb import gateway_pb2
@@ -26,6 +26,9 @@ from plait.protocol.receipts import RECEIPT, ReceiptLeaf
 from plait.protocol.typed import Key
 from plait_node.worker import Patience
 from plait_node.worker import income
+from plait.protocol.typed import Key, random_hash
+from plait_node.worker import arrears, income
+from plait_node.worker.arrears import Arrears
 
 SHARE = 800_000
 SHORT, LONG = [(3 * at + 2) % 60 for at in range(20)], [(5 * at + 1) % 60 for at in range(90)]
@@ -125,6 +128,47 @@ async def test_unpaid_answer_stops_at_the_credit_line_and_its_gateway_is_served_
         await stays(lambda: not made.income.serves(made.gateway.owner))
         await gateway.pay(asked, owed, 1)
         await until(lambda: made.income.serves(made.gateway.owner))
+
+
+@pytest.mark.parametrize("pays", [True, False])
+async def test_gateway_that_owes_is_served_no_more_after_the_worker_died_and_started_again(
+    tmp_path: Path, pays: bool
+) -> None:
+    async with hired(tmp_path) as (made, gateway):
+        asked = await made.asking_long(SHORT, max_tokens=150)
+        await asked.run()
+        await until(lambda: not made.role.busy)
+        assert not made.income.serves(made.gateway.owner)
+        owed = gateway.share_of(asked, asked.verifier.paid_output)
+        if pays:
+            await gateway.pay(asked, owed, 1)
+            await until(lambda: made.income.paid(asked.digest) == owed)
+
+        made.hire()
+        assert made.income.serves(made.gateway.owner) == pays  # what was paid before need not be heard again
+        assert made.income.serves(Address(bytes(20)))
+        taking = asyncio.create_task(made.income.run())
+        if not pays:
+            await gateway.pay(asked, owed, 1)
+        await until(lambda: made.income.paid(asked.digest) == owed)
+        assert made.income.serves(made.gateway.owner)
+        taking.cancel()
+        await asyncio.gather(taking, return_exceptions=True)
+
+
+def test_arrears_are_bounded_and_forgotten_after_a_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arrears, "_MOST_GATEWAYS", 20)
+    monkeypatch.setattr(arrears, "_MOST_REQUESTS", 5)
+    with Journal(tmp_path / "worker.db") as journal:
+        book = DebtBook(journal, "gateway")
+        known = Arrears(book, now=0.0)
+        for number in range(100):
+            known.note(Address(number.to_bytes(20, "big")), random_hash(), 1, now=float(number))
+            known.note(Address(b"1" * 20), random_hash(), 1, now=float(number))
+        assert len(book.all()) <= 19 + 5
+        assert known.owes(Address(b"1" * 20), lambda _: 0, now=100.0)
+        assert not Arrears(book, now=100_000.0).owes(Address(b"1" * 20), lambda _: 0, now=100_000.0)
+        assert book.all() == []
 
 
 async def test_answer_is_not_owed_for_what_its_payer_did_not_pay(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from tests.node.stage.tiny import MANIFEST
 from tests.node.wire.peers import DOMAIN, identity
 from tests.node.worker.asked import GROUP, Asked, TinyTokenizer
 
-from plait.ledger import Journal, PayeeBook, PayerBook, SigningGuard
+from plait.ledger import DebtBook, Journal, PayeeBook, PayerBook, SigningGuard
 from plait.protocol.choice import ChoiceNote
 from plait.protocol.ids import Address
 from plait.protocol.receipts import ReceiptLeaf
@@ -130,7 +130,7 @@ class World:
             clock=time.time,
             unpaid_s=0.3,
         )
-        self.income = Income(till, self.broker)
+        self.income = Income(till, self.broker, DebtBook(self.book._journal, "gateway"))
         self.role = WorkerRole(
             WorkerConfig(group=GROUP, settle_s=self.tools.patience.pay_s),
             tools=self.tools,
