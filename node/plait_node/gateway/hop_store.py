@@ -119,6 +119,11 @@ class HopStore:
         )
         return sum(codec.amount_from(row[0]) for row in rows)
 
+    def book_of(self, request: Hash) -> Hash | None:
+        """Return the payer's channel out of which a request's workers were paid."""
+        row = self._db.one("SELECT book FROM hops WHERE request = ? ORDER BY seq DESC LIMIT 1", request)
+        return Hash(row[0]) if row else None
+
     def bodies(self, book: Hash) -> list[bytes]:
         """Return all payments in the log of a payer's channel, oldest first."""
         return [row[0] for row in self._db.all("SELECT body FROM hops WHERE book = ? ORDER BY seq", book)]

@@ -3,18 +3,23 @@
 A payment to a worker goes into the log of the payer's channel that it comes from before it is journalled and sent. The
 log grows by compare-and-set and only its channel's owner appends, so of several gateways one pays, and a successor sees
 what the one before promised. All of it is done by one task, so the vouchers of a channel leave in their order.
+
+Where the payer does not end its job, or ends it at a successor, the job here is ended all the same once it is over:
+what was prepaid in vain becomes credit, and nothing stays open that only this gateway's key can close.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
 from plait.ledger import PayerBook, PaymentError
 from plait.ledger.payer import PayerChannel
 from plait.protocol import codec
+from plait.protocol.checks import CLOSES_AFTER_S
 from plait.protocol.codec import Payment
 from plait.protocol.errors import InternalError, PlaitError
 from plait.protocol.ids import HASH_ZERO, Address, Hash, to_hex
@@ -27,13 +32,13 @@ from plait_node.gateway.custody import Custody
 from plait_node.gateway.errors import OtherGatewayError
 from plait_node.gateway.faces import Outside
 from plait_node.gateway.hop_store import Promise, payment_of
-from plait_node.gateway.parts import covered
+from plait_node.gateway.parts import Part, covered
 from plait_node.gateway.replay import payment_body
 from plait_node.gateway.store import JobStore, StoredJob
 from plait_node.policy import EVERYBODY, Guests
 
 _LOG = logging.getLogger(__name__)
-_AGAIN_S, _ONE_JOB_S = 1.0, 20.0
+_AGAIN_S, _ONE_JOB_S, _LOOK_S = 1.0, 20.0, 60.0
 _ROWS = 64
 
 
@@ -69,13 +74,15 @@ class HopPayer:
 
     def __init__(self, outside: Outside, strangers: Strangers, store: JobStore, custody: Custody) -> None:
         self._me, self._domain, self._shared = outside.me, outside.domain, outside.broker.shared
-        self._payers, self._broker = outside.book, outside.broker
+        self._payers, self._broker, self._clock = outside.book, outside.broker, outside.clock
         self._strangers, self._book = strangers, strangers.book
         self._store, self._hops, self._custody = store, store.hops, custody
         self._due: dict[Hash, None] = {}
+        self._open: dict[Hash, None] = {}  # requests of which something may be open at a worker's owner
         self._unsent: dict[Address, list[bytes]] = {}
         self._unfunded: dict[Address, tuple[int, set[Hash]]] = {}
         self._wake = asyncio.Event()
+        self._looked = float("-inf")
 
     def wake(self, request: Hash) -> None:
         """Say that a job may owe its workers something now."""
@@ -110,18 +117,39 @@ class HopPayer:
     async def run(self) -> None:
         """Pay until cancelled; what fails is tried again."""
         for payee in self._book.payees():  # whether these were sent nobody knows any more: the broker knows them again
-            if last := self._book.channel(payee).last():
+            channel = self._book.channel(payee)
+            self._open.update(dict.fromkeys(channel.running()))
+            if last := channel.last():
                 self._unsent.setdefault(payee, []).append(payment_body(last))
         while True:
+            self._look()
             fine = await self._flush()
             due, self._due = self._due, {}
             for request in due:
-                fine &= await self._try(request)
+                if self._unsent:  # after a crash nobody would know more than the last one of a channel
+                    self._due[request] = None
+                    fine = False
+                else:
+                    fine &= await self._try(request)
             if not fine:
                 await asyncio.sleep(_AGAIN_S)
             elif not self._due:
-                await self._wake.wait()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_LOOK_S):
+                        await self._wake.wait()
             self._wake.clear()
+
+    def _look(self) -> None:
+        """See to the jobs that nobody ended, and nobody will, once in a while."""
+        now = asyncio.get_running_loop().time()
+        if now - self._looked < _LOOK_S:
+            return
+        self._looked = now
+        for request in list(self._open):
+            if not any(self._is_open(request, part.worker) for part in self._hops.parts(request)):
+                del self._open[request]
+            elif self._is_over(request, self._store.job(request)):
+                self._due[request] = None
 
     async def _try(self, request: Hash) -> bool:
         try:
@@ -140,46 +168,100 @@ class HopPayer:
     async def _settle(self, request: Hash) -> None:
         job = self._store.job(request)
         workers = {part.worker for part in self._hops.parts(request)} - {self._me}
-        for worker in sorted(workers) if job else ():
+        book = job.channel if job else self._hops.book_of(request)
+        for worker in sorted(workers) if book else ():
             channel = self._book.channel(worker)
             await self._decide_pending(channel)
-            if job and self._next(job, channel) is not None:
-                await self._pay(job, channel)
+            if book and not await self._left(request, job, book, channel) and self._next(request, job, channel):
+                await self._pay(request, job, book, channel)
 
-    async def _pay(self, job: StoredJob, channel: PayerChannel) -> None:
+    async def _left(self, request: Hash, job: StoredJob | None, book: Hash, channel: PayerChannel) -> bool:
+        """End a job here that its payer's channel took along to another gateway; tell whether it did."""
+        if not self._is_closed(job) or not self._is_open(request, channel.payee):
+            return False
+        try:
+            await self._custody.hold(book)
+        except OtherGatewayError:
+            # Whoever owns the payer's channel counts on what was promised here, and pays the rest: neither changes.
+            due = self._end(request, channel, channel.paid(request).amount)
+            if due.leaf is not None:
+                await self._send_soon(channel, channel.end_job(request, due.leaf, to=due.to))
+            return True
+        return False
+
+    async def _pay(self, request: Hash, job: StoredJob | None, book: Hash, channel: PayerChannel) -> None:
         def draft(last: int) -> bytes | None:
-            due = self._next(job, channel)
-            payment = channel.draft(job.name, due.amount, due.to, due.leaf) if due else None
-            if payment is None or not self._is_funded(job.name, payment):
+            due = self._next(request, job, channel)
+            payment = channel.draft(request, due.amount, due.to, due.leaf) if due else None
+            if payment is None or not self._is_funded(request, payment):
                 return None
-            promise = Promise(book=job.channel, after=last, body=payment_body(payment))
+            promise = Promise(book=book, after=last, body=payment_body(payment))
             self._hops.set_pending(channel.id, promise)
             return promise.body
 
-        if await self._custody.append_hop(job.channel, draft):
+        if await self._custody.append_hop(book, draft):
             promise = self._hops.pending(channel.id)
             if promise is not None:
                 await self._keep(channel, promise)
 
-    def _next(self, job: StoredJob, channel: PayerChannel) -> _Due | None:
+    def _next(self, request: Hash, job: StoredJob | None, channel: PayerChannel) -> _Due | None:
         """Return what a worker's owner is to be promised next, None when nothing is due."""
+        if job is not None:
+            return self._next_of(job, channel)
+        # Long over: all that may be left is what was prepaid for nothing.
+        if not self._is_open(request, channel.payee):
+            return None
+        earned = any(part.amount for part in self._parts_of(request, channel.payee))
+        return self._end(request, channel, channel.paid(request).amount if earned else 0)
+
+    def _next_of(self, job: StoredJob, channel: PayerChannel) -> _Due | None:
         paid = self._payers.owed(job.name, job.channel)
         ended = self._payers.ended(job.channel, job.name)
         parts, worker = self._hops.parts(job.name), channel.payee
         share = next((each.share for each in job.quote.workers if each.node == worker), 0)
-        mine = covered(paid.amount, parts, ended=ended is not None).get(worker, 0)
+        over = ended is not None or self._is_over(job.name, job)
+        mine = covered(paid.amount, parts, ended=over).get(worker, 0)
         elsewhere = self._hops.paid_elsewhere(job.name, worker, channel.id)
         amount = max(0, worker_share_rounded_down(mine, share) - elsewhere)
         before = channel.paid(job.name)
-        if before.ended or (amount <= before.amount and (ended is None or not before.known)):
+        if before.ended or (amount <= before.amount and (not over or not before.known)):
             return None
+        if ended is None and amount <= before.amount:
+            whole = sum(part.amount for part in self._parts_of(job.name, worker))
+            most = max(0, worker_share_rounded_down(whole, share) - elsewhere)
+            unused = before.amount > most
+            return self._end(job.name, channel, min(before.amount, most)) if unused or self._is_closed(job) else None
         to = max(before.to, paid.to)
         if ended is None:
             return _Due(amount=amount, to=to, leaf=None)
-        windows = sum(part.windows for part in parts if part.worker == worker)
+        windows = sum(part.windows for part in self._parts_of(job.name, worker))
         kind, name = (ended.kind, ended.hash) if windows else (ABORTED, job.name)
         leaf = ReceiptLeaf(kind=kind, hash=name, hop_amount=amount, windows_paid=windows)
         return _Due(amount=max(before.amount, amount), to=to, leaf=leaf)
+
+    def _end(self, request: Hash, channel: PayerChannel, amount: int) -> _Due:
+        """Return what ends a job that its payer did not end: what was promised above `amount` becomes credit."""
+        before = channel.paid(request)
+        windows = sum(part.windows for part in self._parts_of(request, channel.payee))
+        leaf = ReceiptLeaf(kind=ABORTED, hash=request, hop_amount=amount, windows_paid=windows)
+        return _Due(amount=before.amount, to=before.to, leaf=leaf)
+
+    def _is_open(self, request: Hash, worker: Address) -> bool:
+        """Tell whether a worker's owner was promised something for a request, and it has not ended there."""
+        paid = self._book.channel(worker).paid(request)
+        return paid.known and not paid.ended
+
+    def _parts_of(self, request: Hash, worker: Address) -> list[Part]:
+        return [part for part in self._hops.parts(request) if part.worker == worker]
+
+    def _is_over(self, request: Hash, job: StoredJob | None) -> bool:
+        """Tell whether no more work on a job is relayed, and no receipt ends it."""
+        verdict = self._store.verdict(request)
+        return (verdict is not None and verdict.fault is not None) or self._is_closed(job)
+
+    def _is_closed(self, job: StoredJob | None) -> bool:
+        """Tell whether it is too late to pay for work that was done: what a payer still pays, no worker gets."""
+        return job is None or self._clock() > job.deadline + CLOSES_AFTER_S
 
     def _is_funded(self, request: Hash, payment: Payment) -> bool:
         """Tell whether the deposit covers a payment; if not it waits, and the worker goes on within its credit line."""
@@ -220,7 +302,13 @@ class HopPayer:
             )
         self._hops.add(promise.book, promise.body, self._domain)
         self._hops.clear_pending(channel.id)
-        self._unsent.setdefault(channel.payee, []).append(promise.body)
+        await self._send_soon(channel, kept)
+
+    async def _send_soon(self, channel: PayerChannel, payment: Payment) -> None:
+        """Send a journalled payment, now or with the next try."""
+        pay = payment.pay.message
+        self._open[pay.request] = None
+        self._unsent.setdefault(channel.payee, []).append(payment_body(payment))
         _LOG.info("worker paid owner=%s request=%s amount=%d", to_hex(channel.payee), to_hex(pay.request), pay.amount)
         if not await self._flush():
             self._due[pay.request] = None

@@ -237,6 +237,7 @@ class Relay:
             return error
         try:
             self._parts.store.set_verdict(self.job.name, self._through, error.fault())
+            self._parts.on_earned(self.job.name)  # what was paid ahead for nothing is to come back
         except JournalFullError as full:
             full.moved = error.moved
             return full

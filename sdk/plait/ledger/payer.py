@@ -17,6 +17,7 @@ from plait.protocol.receipts import ABORTED, ReceiptLeaf
 from plait.protocol.tree import tree_root
 from plait.protocol.typed import Domain, Key, Signed, struct_hash
 
+_ALL = 1 << 62
 _NOT_SIGNED = Signature(bytes(64))  # our own signatures are made again when needed: they are deterministic
 
 
@@ -70,6 +71,10 @@ class PayerChannel:
     def paid(self, request: Hash) -> Paid:
         """Return what was paid for a request here."""
         return self.account.store.paid(request)
+
+    def running(self) -> list[Hash]:
+        """Return the requests that were paid for here and have not ended, oldest payment first."""
+        return [entry.request for entry in self.account.store.running(_ALL) if entry.request != HASH_ZERO]
 
     def pay(self, request: Hash, amount: int, to: int, *, deposit: int | None = None) -> Payment:
         """Promise `amount` base units in all for a request, covering `to` tokens, and return the payment to send.

@@ -244,6 +244,25 @@ class Operator:
             while not await self.desk.work() or self.desk.hops._due:  # noqa: ASYNC110  nobody tells us
                 await asyncio.sleep(0)
 
+    async def late(self, *jobs: StoredJob) -> None:
+        """Let the time pass in which a payer may pay, and both gateways start again; `jobs` they know still."""
+        self.now += 3_000
+        for desk in (self.desk, self.desks[1 - self.active]):
+            desk.crash()
+            desk.open(*jobs)
+            await self.awake()
+            desk.begin()
+            desk.hops._looked = float("-inf")
+            desk.hops._look()
+            async with asyncio.timeout(20):
+                while not await desk.work() or desk.hops._due:  # noqa: ASYNC110  nobody tells us
+                    await asyncio.sleep(0)
+
+    def running(self) -> list[Hash]:
+        """Return the requests that are open on any channel to a worker's owner."""
+        channels = [desk.payer.channel(payee) for desk in self.desks for payee in desk.payer.payees()]
+        return [request for channel in channels for request in channel.running()]
+
     def income(self, worker: Address) -> dict[Hash, int]:
         """Take a worker's payments as its till does, none of them out of order; return what each request brought."""
         with Journal(self.folder / f"{worker.hex()}-{self.now}.sqlite") as journal:

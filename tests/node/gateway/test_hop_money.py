@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.node.gateway.hop_desks import Operator, end_of
 
+from plait.protocol.errors import Fault
 from plait.protocol.ids import Address
 from plait.protocol.money import MILLION, worker_share_rounded_down
 from plait.protocol.receipts import ABORTED, RECEIPT
@@ -100,11 +101,11 @@ class Story:
                 return
         await self._tell(number)  # what failed is not tried again before the next step
 
-    def check(self, *, final: bool) -> None:
+    def check(self, *, final: bool, late: bool = False) -> None:
         brought = {worker: self.all.income(worker) for worker in self.all.workers[1:]}
         assert self.all.income(self.all.me) == {}
         for number, asked in enumerate(self.asked):
-            money = covered(asked.paid, asked.parts, ended=asked.ended)
+            money = covered(asked.paid, asked.parts, ended=asked.ended or late)
             got = {worker: brought[worker].get(self.all.jobs[number].name, 0) for worker in brought}
             for worker, amount in got.items():
                 due = worker_share_rounded_down(money.get(worker, 0), SHARE)
@@ -128,6 +129,9 @@ async def tell(folder: Path, story: Sequence[tuple[str, int, int]]) -> None:
             await made._tell(number)
         await operator.settled()
         made.check(final=True)
+        await operator.late(*operator.jobs)
+        made.check(final=True, late=True)
+        assert operator.running() == []
     finally:
         operator.close()
 
@@ -170,3 +174,70 @@ async def test_payment_waits_for_its_deposit_and_leaves_when_it_is_there(tmp_pat
     story.check(final=True)
     assert operator.deposits.asked
     operator.close()
+
+
+@pytest.fixture
+def operator(tmp_path: Path) -> Iterator[Operator]:
+    made = Operator(tmp_path, SHARE)
+    yield made
+    made.close()
+
+
+async def test_job_that_a_dead_gateway_left_open_is_ended_and_its_money_counts_once(
+    operator: Operator,
+) -> None:
+    story, worker = Story(operator), operator.workers[1]
+    await story.begin()
+    for step in [("work", 0, 100), ("pay", 0, 100), ("die", 0, 0), ("work", 0, 60), ("pay", 0, 100)]:
+        await story.play(*step)
+    await story.play("end", 0, RECEIPT)
+    await operator.settled()
+    first, second = (desk.payer.channel(worker).paid(operator.jobs[0].name) for desk in operator.desks)
+    assert (first.ended, second.ended) == (False, True)
+    dead = operator.desks[0].payer.channel(worker).cumulative
+
+    await operator.late(*operator.jobs)
+
+    channel = operator.desks[0].payer.channel(worker)
+    leaf = channel.account.store.ended(operator.jobs[0].name)
+    assert leaf is not None
+    assert leaf.leaf.hop_amount == first.amount
+    assert channel.cumulative == dead  # nothing more is promised
+    story.check(final=True, late=True)
+    assert operator.income(worker)[operator.jobs[0].name] == first.amount + second.amount
+
+
+@pytest.mark.parametrize("how", ["verdict", "late", "forgotten"])
+async def test_prompt_paid_in_vain_is_credit_though_the_payer_never_ends_its_job(operator: Operator, how: str) -> None:
+    story, worker = Story(operator), operator.workers[1]
+    await story.begin()
+    ahead = worker_share_rounded_down(LEAD, SHARE)
+    channel = operator.desk.payer.channel(worker)
+    assert (channel.paid(operator.jobs[0].name).amount, channel.credit) == (ahead, 0)
+    if how == "verdict":
+        operator.desk.store.set_verdict(operator.jobs[0].name, 1, Fault(code="answer_withheld", text="it was wrong"))
+        operator.desk.hops.wake(operator.jobs[0].name)
+        await operator.desk.work()
+    else:
+        if how == "forgotten":
+            for job in operator.jobs:
+                operator.desk.store.drop(job.name)
+        await operator.late(*operator.jobs if how == "late" else ())
+    channel = operator.desk.payer.channel(worker)
+    assert channel.paid(operator.jobs[0].name).ended
+    assert channel.credit == ahead * (1 if how == "verdict" else 2)
+    assert operator.income(worker)[operator.jobs[0].name] == 0
+
+
+async def test_work_that_its_payer_may_still_pay_for_stays_open_until_it_is_too_late(operator: Operator) -> None:
+    story, worker, name = Story(operator), operator.workers[1], operator.jobs[0].name
+    await story.begin()
+    await story.play("work", 0, 100)
+    operator.desk.store.set_verdict(name, 1, Fault(code="deadline", text="it was too late"))
+    await operator.settled()
+    assert not operator.desk.payer.channel(worker).paid(name).ended
+    await story.play("pay", 0, 100)
+    assert operator.desk.payer.channel(worker).paid(name).amount == worker_share_rounded_down(140, SHARE)
+    await operator.late(*operator.jobs)
+    assert operator.running() == []
+    assert operator.income(worker)[name] == worker_share_rounded_down(140, SHARE)

@@ -17,6 +17,7 @@ from tests.sdk.swarm import Answer, Event, KnownKey, Node
 
 from plait.ledger import Journal, PayeeBook, PayerBook
 from plait.protocol import codec
+from plait.protocol.errors import Fault
 from plait.protocol.ids import HASH_ZERO, Address, channel_id, to_hex
 from plait.protocol.messages import Finish, Job, Quote, Receipt
 from plait.protocol.money import MILLION, job_price
@@ -188,6 +189,26 @@ async def test_prompt_paid_in_vain_is_credit_for_the_next_job(hiring: Hiring) ->
         await stand.work(again, upto=1)
         free = (await hiring.taken(stranger, 3))[-1]
         assert free.pay.message.amount == part(stand, 0)
+        assert free.voucher.message.cumulative == vain.voucher.message.cumulative
+
+
+async def test_prompt_of_an_answer_that_failed_is_credit_though_its_payer_ends_nothing(hiring: Hiring) -> None:
+    stand, stranger = hiring.stand, hiring.stand.swarm.worker.owner
+    async with hiring.running() as client:
+        asked = await hiring.submitted(client)
+        await stand.work(asked, upto=1)
+        await hiring.taken(stranger, 1)
+        failed = gateway_pb2.ResultEvent(request=asked.name)
+        failed.error.CopyFrom(codec.fault_to_pb(Fault(code="stage_failed", text="no route is left", retry=True)))
+        await stand.broker.publish_result(stand.me, asked.name, stranger, failed, key="1.9")
+        vain = (await hiring.taken(stranger, 2))[-1]
+        assert vain.ended == (ReceiptLeaf(kind=ABORTED, hash=asked.name, hop_amount=0, windows_paid=0),)
+        leaf = ReceiptLeaf(kind=ABORTED, hash=asked.name, hop_amount=0, windows_paid=0)
+        await ended(stand, client, asked, leaf, 0)  # late, and nothing more comes of it
+
+        again = await hiring.submitted(client)
+        await stand.work(again, upto=1)
+        free = (await hiring.taken(stranger, 3))[-1]
         assert free.voucher.message.cumulative == vain.voucher.message.cumulative
 
 

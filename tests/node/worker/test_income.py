@@ -23,11 +23,8 @@ from plait.protocol.messages import Ack, Finish
 from plait.protocol.money import job_price
 from plait.protocol.pb import gateway_pb2
 from plait.protocol.receipts import RECEIPT, ReceiptLeaf
-from plait.protocol.typed import Key
-from plait_node.worker import Patience
-from plait_node.worker import income
 from plait.protocol.typed import Key, random_hash
-from plait_node.worker import arrears, income
+from plait_node.worker import Patience, arrears, income
 from plait_node.worker.arrears import Arrears
 
 SHARE = 800_000
