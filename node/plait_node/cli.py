@@ -67,7 +67,10 @@ def publish(
     owner_key_file: OwnerKey,
     profile: Annotated[
         list[str] | None,
-        typer.Option(help="Numerics it may be served under: fp32-strict (default), bf16, int8, int4. May be repeated."),
+        typer.Option(
+            help="Numerics it may be served under: fp32-strict (default), bf16, int8, int4; on slow links also "
+            "WEIGHTS-prefill-CODEC, as fp32-prefill-int8: prompt rows travel in bf16 or int8. May be repeated."
+        ),
     ] = None,
     uri: Annotated[str, typer.Option(help="Base URL at which nodes that join may fetch it; goes on chain.")] = "",
 ) -> None:

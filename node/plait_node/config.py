@@ -136,6 +136,10 @@ class StageConfig(_Serving):
     weights: Literal["fp32", "bf16", "int8", "int4"] = Field(
         default="fp32", description="what weights are computed with; must be the profile's"
     )
+    profile: str = Field(
+        default="",
+        description="which of the model's profiles is served, by its name; none: the first one of such weights",
+    )
     threads: int = Field(
         default=1,
         ge=0,

@@ -156,10 +156,16 @@ def _engine(stored: StoredModel, config: StageConfig) -> StageEngine:
 
 
 def _profile(manifest: Manifest, config: StageConfig) -> Profile:
-    """Return the profile that weights of this type are served, and judged, under; raise `ConfigError`."""
-    found = next((profile for profile in manifest.profiles if profile.weights == config.weights), None)
+    """Return the profile that blocks are served, and judged, under; raise `ConfigError`."""
+    named = [each for each in manifest.profiles if config.profile in ("", each.name)]
+    if not named:
+        raise ConfigError(
+            f'profile = "{config.profile}": the model was not published with it; set profile in [stage] to one of '
+            f"{', '.join(each.name for each in manifest.profiles)}"
+        )
+    found = next((profile for profile in named if profile.weights == config.weights), None)
     if found is None:
-        served = ", ".join(f"{profile.name} ({profile.weights})" for profile in manifest.profiles)
+        served = ", ".join(f"{profile.name} ({profile.weights})" for profile in named)
         raise ConfigError(
             f'weights = "{config.weights}": no profile of this model judges answers as those of such weights; set '
             f"weights in [stage] to those of one of its profiles: {served}"

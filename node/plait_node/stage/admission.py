@@ -26,6 +26,7 @@ from plait.protocol.pb import stage_pb2 as pb
 from plait.protocol.typed import Signed, digest
 from plait.protocol.windows import WINDOW_STEPS, Cut
 from plait_node.settlement.till import Channels
+from plait_node.stage.codecs import RowCodecs
 from plait_node.stage.config import OnChain
 from plait_node.stage.credit import CreditLine
 from plait_node.stage.errors import NoRoomError, NotInRouteError
@@ -85,6 +86,7 @@ class Admitted:
     payer_key: Address | None  # whose Pays count; None on the on-chain path
     stage: Stage  # this stage's place in the route
     cut: Cut
+    codecs: RowCodecs
     room: int
 
     @property
@@ -145,6 +147,7 @@ class Admission:
             payer_key=payer_key,
             stage=stage,
             cut=cut,
+            codecs=self._codecs(request),
             room=_room(call, cut),
         )
 
@@ -162,6 +165,9 @@ class Admission:
         if (call.next is None) != (call.stage == len(route) - 1):
             raise BadRequestError("every stage but the last needs the next one's record")
         return stage
+
+    def _codecs(self, request: Request) -> RowCodecs:
+        return RowCodecs.of(self.around.profile, prompt=request.input_tokens, hidden=self.around.engine.manifest.hidden)
 
     async def _check_paid(self, call: OpenCall, signed: Signed[Request], request_digest: Hash, now: float) -> Address:
         quote, request = call.quote, call.request

@@ -14,7 +14,6 @@ from plait_node.stage.errors import SpeculationError
 from plait_node.stage.speculation import MOST_GUESSED, MOST_SPECULATIVE
 from plait_node.stage.surroundings import Surroundings
 from plait_node.wire import Link, MalformedFrameError, TensorError
-from plait_node.wire.tensor import FP32, IDS
 
 __all__ = ["Arrivals", "Came"]
 
@@ -61,6 +60,7 @@ class Arrivals:
             step=received.step,
             count=count,
             codec=received.codec,
+            gives=self._admitted.codecs.out_of(received.step, is_tail=self._admitted.is_tail),
             data=received.data,
             whole=received.step >= self._admitted.cut.prompt_end,
             draw=self._draw() if self._admitted.is_tail else None,
@@ -98,9 +98,14 @@ class Arrivals:
 
     def check(self, work: StepWork) -> None:
         """Raise `TensorError` for rows that do not belong where they are, or in this codec."""
-        cut = self._admitted.cut
-        if work.codec != (IDS if self._admitted.call.stage == 0 else FP32):
-            raise TensorError(f"stage {self._admitted.call.stage} does not take rows of codec {work.codec[:32]!r}")
+        cut, codecs, stage = self._admitted.cut, self._admitted.codecs, self._admitted.call.stage
+        if work.codec != (codec := codecs.into(work.step, stage=stage)):
+            raise TensorError(
+                f"stage {stage} takes the row of step {work.step} in codec {codec!r}, which is this profile's, not in "
+                f"{work.codec[:32]!r}"
+            )
+        if work.step < codecs.prompt < work.end:
+            raise TensorError("the prompt's rows and those behind it come in frames of their own")
         if work.step < cut.row < work.end:
             raise TensorError("rows that an earlier attempt signed and rows after them come in frames of their own")
         if work.end > cut.prompt_end and (work.step < cut.prompt_end or (work.count > 1 and not work.speculative)):

@@ -11,8 +11,8 @@ from plait.protocol.messages import Request
 from plait_model.sampler import sample
 from plait_node.commit import RowHashes, hash_rows, hash_tail_rows
 from plait_node.engine import StepInput, StepOutput
-from plait_node.wire import decode_rows, encode_rows, row_bytes
-from plait_node.wire.tensor import FP32
+from plait_node.engine.errors import NumericsError
+from plait_node.wire import TensorError, decode_rows, encode_rows, row_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +35,7 @@ class StepDone:
     step: int
     count: int
     speculative: int  # steps before the end that may be taken back
+    codec: str
     data: bytes
     inputs: RowHashes
     outputs: RowHashes
@@ -59,6 +60,7 @@ class StepWork:
     step: int
     count: int
     codec: str
+    gives: str  # the codec of the rows that come out
     data: bytes
     whole: bool
     draw: Draw | None
@@ -99,9 +101,9 @@ class StepWork:
     def made(self, given: StepInput, output: StepOutput) -> StepDone:
         """Return the rows that came out, all hashes, and the tokens; raise errors of the sampler."""
         step, count = given.start, len(given.rows)
-        data = encode_rows(output.rows, codec=FP32)
+        data = self._encoded(output)
         received = self._bytes(step, step + count)
-        in_width, out_width = row_bytes(self.codec, self.manifest.hidden), row_bytes(FP32, self.manifest.hidden)
+        in_width, out_width = row_bytes(self.codec, self.manifest.hidden), row_bytes(self.gives, self.manifest.hidden)
         tokens: tuple[int, ...] = ()
         if self.draw is None:
             outputs = hash_rows(step, data, width=out_width)
@@ -114,11 +116,18 @@ class StepWork:
             step=step,
             count=count,
             speculative=self.speculative,
+            codec=self.gives,
             data=data,
             inputs=hash_rows(step, received, width=in_width),
             outputs=outputs,
             tokens=tokens,
         )
+
+    def _encoded(self, output: StepOutput) -> bytes:
+        try:
+            return encode_rows(output.rows, codec=self.gives)
+        except TensorError as error:  # good rows came, and ours do not fit the codec: nobody else is to blame
+            raise NumericsError(f"rows came out that {self.gives} cannot hold: {error}") from error
 
     @staticmethod
     def _drawn(draw: Draw, output: StepOutput, *, end: int) -> Iterator[int]:

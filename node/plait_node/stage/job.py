@@ -300,10 +300,9 @@ class StageJob:
     async def _send_again(self, row: int) -> None:
         """Give the next stage, which is new here, what the one before it got."""
         self._kept.cut(row)
-        rows = self._kept.rows(self._next_row, row) if self._next_row < row else None
-        if rows is not None and self.downstream is not None:
-            step_rows = self._around.config.step_rows
-            for frame in again_frames(self.hash, rows, step=self._next_row, width=self._kept.width, most=step_rows):
+        if self._next_row < row and self.downstream is not None:
+            most = self._around.config.step_rows
+            for frame in again_frames(self.hash, self._kept, self._next_row, row, most=most):
                 await self.downstream.send(frame)
 
     async def _step(self, came: Came) -> None:
@@ -338,7 +337,7 @@ class StageJob:
     async def _give_out(self, done: StepDone) -> None:
         hashes = self._speculation.take(done)
         if self.downstream is not None:
-            self._kept.add(done.step, done.data)
+            self._kept.add(done.step, done.count, done.data)
             for frame in rows_frames(self.hash, done, step_rows=self._around.config.step_rows):
                 if done.step >= self._next_row:
                     await self.downstream.send(frame)

@@ -8,8 +8,10 @@ from collections.abc import Container, Sequence
 from plait.protocol.ids import Hash
 from plait.protocol.windows import WINDOW_STEPS
 from plait_node.engine.residents import Engine
+from plait_node.stage.codecs import RowCodecs, profile_of
+from plait_node.stage.config import StageConfig
 from plait_node.stage.errors import NoRoomError, StageBusyError
-from plait_node.wire.tensor import FP32, row_bytes
+from plait_node.wire.tensor import row_bytes
 
 __all__ = ["KeptRows", "RowBudget"]
 
@@ -23,7 +25,7 @@ class RowBudget:
     """
 
     def __init__(self, most: int, *, width: int, keeps: bool = True) -> None:
-        """Share `most` bytes for rows of `width` bytes; the last stage of a model `keeps` none."""
+        """Share `most` bytes for rows of at most `width` bytes; the last stage of a model `keeps` none."""
         self.most = most
         self.width = width
         self.used = 0
@@ -32,18 +34,19 @@ class RowBudget:
         self._windows: OrderedDict[Hash, bytes] = OrderedDict()
 
     @classmethod
-    def of(cls, engine: Engine, most: int) -> RowBudget:
-        """Return `most` bytes for what an engine's blocks give out."""
-        manifest = engine.manifest
-        return cls(most, width=row_bytes(FP32, manifest.hidden), keeps=engine.last < manifest.blocks)
+    def of(cls, engine: Engine, config: StageConfig) -> RowBudget:
+        """Return what a stage has for the rows of its profile; raise `StageError` for one that the model lacks."""
+        manifest, profile = engine.manifest, profile_of(engine.manifest, config.profile)
+        width = max(row_bytes(codec, manifest.hidden) for codec in (profile.prefill_codec, profile.decode_codec))
+        return cls(config.rows_bytes, width=width, keeps=engine.last < manifest.blocks)
 
     def fitting(self, steps: int) -> int:
-        """Return for how many of `steps` there is room."""
+        """Return for how many of `steps` there is room, whichever codec their rows are in."""
         return min(steps, max(0, self.most - self.used) // self.width) if self.keeps else steps
 
-    def reserve(self, steps: int) -> KeptRows:
-        """Return room for so many rows; raise `NoRoomError` for more than ever fit, `StageBusyError` for now."""
-        size = steps * self.width if self.keeps else 0
+    def reserve(self, steps: int, codecs: RowCodecs) -> KeptRows:
+        """Return room for a job's rows; raise `NoRoomError` for more than ever fit, `StageBusyError` for now."""
+        size = codecs.size(0, steps) if self.keeps else 0
         if size > self.most:
             raise NoRoomError(
                 f"{steps} steps were asked; their rows take {size / _MIB:.1f} MiB, this stage keeps at most "
@@ -55,7 +58,7 @@ class RowBudget:
                 f"{(self.most - self.used) / _MIB:.1f} left; try again or another one"
             )
         self._make_place(size, spared=())
-        return KeptRows(self, size)
+        return KeptRows(self, size, codecs)
 
     def keep(self, key: Hash, rows: bytes, *, spared: Container[Hash]) -> bool:
         """Keep a cached window's rows in place of others, but of none that is `spared`; tell whether they are kept."""
@@ -87,21 +90,16 @@ class RowBudget:
 
 
 class KeptRows:
-    """Encoded rows of the steps from `start` on: those of cached windows first, then the job's own."""
+    """Rows of the steps from `start` on, as they were sent: those of cached windows first, then the job's own."""
 
-    def __init__(self, budget: RowBudget, room: int) -> None:
+    def __init__(self, budget: RowBudget, room: int, codecs: RowCodecs) -> None:
         """Begin with none, and take `room` bytes of the budget until `free`."""
-        self.width = budget.width
-        self.start = 0
+        self.codecs = codecs
+        self.start = self.end = 0  # the first step that is kept, and the first one behind them
         self._windows: list[bytes] = []  # of 16 steps each; the room covers them, though the cache has them too
         self._rows = bytearray()
         self._budget, self._room = budget, room
         budget.used += room
-
-    @property
-    def end(self) -> int:
-        """Return the first step that is not kept."""
-        return self._own + len(self._rows) // self.width
 
     @property
     def _own(self) -> int:
@@ -110,13 +108,14 @@ class KeptRows:
     def begin(self, step: int, windows: Sequence[bytes] = ()) -> None:
         """Keep rows from `step` on, and before it those of cached windows if of each there are some."""
         self._windows = list(windows) if all(windows) else []
-        self.start = step - WINDOW_STEPS * len(self._windows)
+        self.start, self.end = step - WINDOW_STEPS * len(self._windows), step
         self._rows.clear()
 
-    def add(self, step: int, data: bytes) -> None:
-        """Keep the rows of `step` and those after it; they take the place of what was kept from there on."""
+    def add(self, step: int, count: int, data: bytes) -> None:
+        """Keep `count` rows from `step` on; they take the place of what was kept from there on."""
         self.cut(step)
         self._rows += data
+        self.end = step + count
 
     def cut(self, step: int) -> None:
         """Forget the rows from `step` on."""
@@ -126,7 +125,8 @@ class KeptRows:
             self._rows = bytearray(parted[: steps * len(parted) // WINDOW_STEPS])
             del self._windows[whole:]
         else:
-            del self._rows[(step - self._own) * self.width :]
+            del self._rows[self._place(step) :]
+        self.end = max(self.start, min(self.end, step))
 
     def has(self, first: int, last: int) -> bool:
         """Tell whether the rows of steps first to last - 1 are all kept."""
@@ -138,7 +138,7 @@ class KeptRows:
             return None
         own, starts = self._own, range(self.start, self._own, WINDOW_STEPS)
         parts = [_steps(window, first - at, last - at) for at, window in zip(starts, self._windows, strict=True)]
-        parts.append(bytes(self._rows[max(0, first - own) * self.width : max(0, last - own) * self.width]))
+        parts.append(bytes(self._rows[self._place(max(own, first)) : self._place(max(own, last))]))
         return b"".join(part for part in parts if part)
 
     def free(self) -> None:
@@ -147,6 +147,10 @@ class KeptRows:
         self._room = 0
         self._windows = []
         self._rows = bytearray()
+
+    def _place(self, step: int) -> int:
+        """Return where the job's own row of a step begins."""
+        return self.codecs.size(self._own, step)
 
 
 def _steps(window: bytes, first: int, last: int) -> bytes:

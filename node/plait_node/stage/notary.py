@@ -91,8 +91,9 @@ class Notary:
                 self._committer.add_input(note[0])
                 self._committer.add_output(note[1])
             await self._sign()
-        if self._committer.kept:
-            keys = self._around.prefixes.keep(self._admitted.call.request.payer, self._committer.kept)
+        windows = self._admitted.codecs.cacheable(self._admitted.cut.prompt_end) // WINDOW_STEPS
+        if kept := self._committer.kept[:windows]:
+            keys = self._around.prefixes.keep(self._admitted.call.request.payer, kept)
             held = await self._around.scheduler.keep_prefix(self._session, keys)
             self._around.prefixes.keep_rows(keys[:held], self._rows)
 

@@ -74,7 +74,7 @@ class StageRole:
     ) -> None:
         self._config, self._engine, self._sign = config, engine, sign
         self._on_payment, self._ready, self._clock = on_payment, ready, clock
-        rows = RowBudget.of(engine, config.rows_bytes)
+        rows = RowBudget.of(engine, config)
         prefixes = PrefixStore.of(engine, config.profile, rows)
         self._scheduler = Scheduler(
             engine, decode_rows=config.decode_rows, pass_s=config.pass_s, on_evicted=prefixes.forget
@@ -298,9 +298,11 @@ class StageRole:
 
     async def _reserve(self, admitted: Admitted) -> tuple[KeptRows, list[CachedWindow]]:
         """Reserve room for rows, and KV room that begins with the windows that are cached here."""
-        call, most = admitted.call, (admitted.cut.prompt_end - 1) // WINDOW_STEPS  # the last row is always computed
+        last = admitted.codecs.cacheable(admitted.cut.prompt_end - 1)  # the last row is always computed
+        call, most = admitted.call, last // WINDOW_STEPS
         found = self._around.prefixes.find(call.request.payer, call.lineage[:most])
-        kept = self.facts.rows.reserve(admitted.room)  # may make the cache forget rows, but not those found
+        # This may make the cache forget rows, but not those found.
+        kept = self.facts.rows.reserve(admitted.room, admitted.codecs)
         try:
             return kept, await self._open_session(admitted, found)
         except BaseException:

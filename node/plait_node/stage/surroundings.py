@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from plait.protocol.checks import NodeDirectory
+from plait.protocol.manifest import Profile
 from plait.protocol.typed import Domain
 from plait_node.engine.residents import Engine
 from plait_node.engine.scheduler import Scheduler
+from plait_node.stage.codecs import profile_of
 from plait_node.stage.config import StageConfig
 from plait_node.stage.facts import StageFacts
 from plait_node.stage.prefix import PrefixStore
@@ -24,3 +26,8 @@ class Surroundings:
     domain: Domain
     directory: NodeDirectory
     facts: StageFacts
+
+    @property
+    def profile(self) -> Profile:
+        """Return the profile that is served."""
+        return profile_of(self.engine.manifest, self.config.profile)

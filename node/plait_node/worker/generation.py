@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from plait.protocol.codec import fault_from_pb, signed_from_pb
@@ -210,8 +211,9 @@ class Generation:
             await self._line.send(index, start)
         ids = [*self._task.ids, *self.answer.ids]
         first, row = rows[0], self._signed.message.row
-        parts = ((first, row), (row, len(ids))) if first < row else ((first, len(ids)),)
-        for begin, end in parts:
+        # No frame spans the job's first row, nor the end of the payer's prompt: rows may change their codec there.
+        edges = sorted({first, *(edge for edge in (row, len(self._task.ids)) if first < edge < len(ids)), len(ids)})
+        for begin, end in pairwise(edges):
             for frame in rows_frames(self.job, ids[begin:end], step=begin, chunk=self.decision.chunk):
                 await self._line.send(0, frame)
         self._ahead.begin()

@@ -20,9 +20,17 @@ KeyFile = Annotated[
 ]
 
 
-def _client(rpc: str | None, deployment: Path | None, key_file: Path | None) -> Plait:
+Profile = Annotated[
+    list[str] | None,
+    typer.Option(help="Numerics it may run under, the best one first; may be repeated.", show_default="any"),
+]
+
+
+def _client(
+    rpc: str | None, deployment: Path | None, key_file: Path | None, *, profiles: list[str] | None = None
+) -> Plait:
     key = key_file.read_text(encoding="utf-8").strip() if key_file else None
-    return Plait(rpc=rpc, deployment=deployment, key=key)
+    return Plait(rpc=rpc, deployment=deployment, key=key, profiles=profiles)
 
 
 def _ask(
@@ -30,12 +38,13 @@ def _ask(
     model: Annotated[str, typer.Option(help="Name or id of a served model.")] = "smollm2-135m",
     max_tokens: Annotated[int, typer.Option(help="Most tokens of the answer.")] = 128,
     temperature: Annotated[float, typer.Option(help="0: the likeliest token each time; above: sampled.")] = 0.0,
+    profile: Profile = None,
     rpc: Rpc = None,
     deployment: Deployment = None,
     key_file: KeyFile = None,
 ) -> None:
     """Ask a question; the answer streams to stdout, what was checked and paid to stderr."""
-    with _client(rpc, deployment, key_file) as client:
+    with _client(rpc, deployment, key_file, profiles=profile) as client:
         stream = client.chat.completions.create(
             model=model,
             messages=[{"role": "user", "content": question}],

@@ -71,6 +71,14 @@ Gateway = Annotated[
     str | None,
     typer.Option(help="Owner's address of the one gateway to ask.", show_default="any", rich_help_panel=_CHAIN),
 ]
+Profile = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Numerics that requests may run under, the best one first; may be repeated.",
+        show_default="any",
+        rich_help_panel=_CHAIN,
+    ),
+]
 Timeout = Annotated[float, typer.Option(help="Seconds that an answer may take.", rich_help_panel=_CHAIN)]
 
 
@@ -96,6 +104,7 @@ def _proxy(
     key_file: KeyFile = None,
     gateway: Gateway = None,
     timeout: Timeout = DEFAULT_TIMEOUT_S,
+    profile: Profile = None,
 ) -> None:
     """Serve OpenAI's API on this machine: each answer is checked, and paid from your channel within your limits.
 
@@ -114,6 +123,7 @@ def _proxy(
             gateway=gateway,
             deposit=min(deposit, max_total),
             timeout=timeout,
+            profiles=profile,
         ),
         limits=Limits(per_request=max_per_request, total=max_total),
         access=Access(hosts=frozenset(each.casefold() for each in allow_host or ()), key=api_key or None),

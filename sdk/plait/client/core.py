@@ -17,7 +17,7 @@ from plait.client.call import Call, ChatMessage, check_call
 from plait.client.catalogue import Catalogue, Served
 from plait.client.edge import ChainEdge, RpcEdge
 from plait.client.jobs import AsyncJobs, AsyncNodes
-from plait.client.market import Wanted, best_offer
+from plait.client.market import Wanted, allowed_profiles, best_offer
 from plait.client.onchain import AsyncRequests
 from plait.client.patience import patient
 from plait.client.purse import Purse
@@ -35,9 +35,11 @@ _QUOTE_PATIENCE_S = 30.0  # with gateways that have no worker now
 class AsyncPlait:
     """Ask models that staked nodes serve; every answer is checked before it is paid.
 
-    Settings come from the argument, else from PLAIT_RPC, PLAIT_DEPLOYMENT, PLAIT_KEY, PLAIT_HOME, else the default.
+    Settings come from the argument, else from PLAIT_RPC, PLAIT_DEPLOYMENT, PLAIT_KEY, PLAIT_HOME, PLAIT_PROFILES, else
+    the default.
     `gateway` names one by its owner's address; `max_price` and `deposit` are base units of the token; `timeout` is
-    the seconds a request may take. The folder `home` keeps what was promised: lose it, and open channels must wait
+    the seconds a request may take; `profiles` names the numerics that requests may run under, the best one first (all
+    that a model has, unless named). The folder `home` keeps what was promised: lose it, and open channels must wait
     for their exit.
     """
 
@@ -52,6 +54,7 @@ class AsyncPlait:
         max_price: int | None = None,
         deposit: int | None = None,
         timeout: float | None = None,
+        profiles: Sequence[str] | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
         connect: Connect = RpcEdge.connect,
         clock: Callable[[], float] = time.time,
@@ -65,6 +68,7 @@ class AsyncPlait:
             max_price=max_price,
             deposit=deposit,
             timeout=timeout,
+            profiles=profiles,
         )
         self._connect, self._clock = connect, clock
         self._http = httpx.AsyncClient(transport=transport, limits=httpx.Limits(max_connections=64))
@@ -119,7 +123,12 @@ class AsyncPlait:
         patience_s = min(_QUOTE_PATIENCE_S, call.timeout_s / 2)
         served = await patient(lambda: catalogue.find(call.model), patience_s=patience_s)
         prompt = served.tokenizer.render(call.messages) if ids is None else ids(served)
-        wanted = Wanted(input_tokens=len(prompt), max_tokens=call.max_tokens, max_price=call.max_price)
+        wanted = Wanted(
+            input_tokens=len(prompt),
+            max_tokens=call.max_tokens,
+            max_price=call.max_price,
+            profiles=allowed_profiles(served.manifest, self.settings.profiles),
+        )
         offer = await patient(lambda: best_offer(edge, served, wanted, self._clock), patience_s=patience_s)
         purse = await self.purse()
         prepared = prepare(call, served, offer, prompt, purse=purse, now=self._clock())

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 from plait.client.catalogue import MOST_QUOTES, Served
 from plait.client.edge import ChainEdge
-from plait.client.errors import NoGatewayError
+from plait.client.errors import NoGatewayError, SettingsError
 from plait.client.gateway import GatewayClient
 from plait.protocol.checks import check_quote, dearest_price
 from plait.protocol.errors import PlaitError, PriceTooLowError, PromptTooLongError, RefusedError
 from plait.protocol.ids import Hash
+from plait.protocol.manifest import Manifest, Profile
 from plait.protocol.messages import Prekey, Quote
 from plait.protocol.typed import Signed
 
@@ -21,11 +22,12 @@ DEFAULT_MAX_TOKENS = 512
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """What a quote must cover; `max_price` in base units."""
+    """What a quote must cover; `max_price` in base units, `profiles` the best one first."""
 
     input_tokens: int
     max_tokens: int | None
     max_price: int | None
+    profiles: tuple[Profile, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,9 +77,10 @@ async def _offer(
     quote, prekeys = await gateway.quote(model, input_tokens=wanted.input_tokens, output_tokens=wanted.max_tokens or 0)
     await check_quote(edge.domain, edge.directory, quote, prekeys, gateway=gateway.owner, model=model, now=clock())
     terms = quote.message
-    profiles = tuple(each.profile for each in terms.terms if served.manifest.profile(each.profile))
+    offered = {each.profile for each in terms.terms}
+    profiles = tuple(each.profile_id for each in wanted.profiles if each.profile_id in offered)
     if not profiles:
-        raise NoGatewayError(f"gateway {gateway.url} offers no profile of the model's manifest")
+        raise NoGatewayError(f"gateway {gateway.url} offers none of {', '.join(each.name for each in wanted.profiles)}")
     max_tokens = _room(terms, wanted, served.manifest.context)
     price = dearest_price(terms, profiles, input_tokens=wanted.input_tokens, output_tokens=max_tokens)
     if wanted.max_price is not None and price > wanted.max_price:
@@ -93,6 +96,16 @@ async def _offer(
         max_tokens=max_tokens,
         price=price,
     )
+
+
+def allowed_profiles(manifest: Manifest, names: Sequence[str]) -> tuple[Profile, ...]:
+    """Return a model's profiles of these names in that order, all for none; raise `SettingsError` if there is none."""
+    if not names:
+        return manifest.profiles
+    known = {profile.name: profile for profile in manifest.profiles}
+    if not (found := tuple(known[name] for name in names if name in known)):
+        raise SettingsError(f"model {manifest.name} has no profile {', '.join(names)}; it has {', '.join(known)}")
+    return found
 
 
 def _room(quote: Quote, wanted: Wanted, context: int) -> int:

@@ -15,9 +15,10 @@ from plait.client.catalogue import Served
 from plait.client.delivery import Delivery, PreparedPrompt, first_quoting
 from plait.client.edge import Asked, ChainEdge, Ending, asked_from
 from plait.client.errors import ClientError, InvalidArgumentError, RequestEndedError, UnknownRequestError
+from plait.client.market import allowed_profiles
 from plait.protocol.commitments import ids_from, prompt_commitment
 from plait.protocol.errors import UnknownModelError
-from plait.protocol.ids import Address, to_hex
+from plait.protocol.ids import Address, Hash, to_hex
 from plait.protocol.sealing import ContentKey
 
 if TYPE_CHECKING:
@@ -58,7 +59,13 @@ class AsyncRequests:
         exclusive_s = _check_terms(fee=fee, deadline_s=deadline_s, exclusive_s=exclusive_s)
         call = _call(model=model, messages=messages, max_tokens=max_tokens, temperature=temperature)
         served = await (await self._client.catalogue()).find(call.model)
-        terms = _Terms(fee=fee, max_tokens=max_tokens, deadline_s=deadline_s, exclusive_s=exclusive_s)
+        terms = _Terms(
+            fee=fee,
+            max_tokens=max_tokens,
+            deadline_s=deadline_s,
+            exclusive_s=exclusive_s,
+            profile=self._profile(served),
+        )
         if publish_prompt:
             return await self._publish(call, served, terms)
         return await self._commit(call, served, terms)
@@ -67,7 +74,7 @@ class AsyncRequests:
         """Render a prompt for a contract that asks, under a fresh content key; nothing is sent."""
         call = _call(model=model, messages=messages)
         served = await (await self._client.catalogue()).find(call.model)
-        return _prepared(call, served, served.gateways[0].owner)
+        return _prepared(call, served, served.gateways[0].owner, self._profile(served))
 
     async def deliver_prompt(
         self,
@@ -140,6 +147,9 @@ class AsyncRequests:
             gas_used=found.gas_used,
         )
 
+    def _profile(self, served: Served) -> Hash:
+        return allowed_profiles(served.manifest, self._client.settings.profiles)[0].profile_id
+
     async def _publish(self, call: Call, served: Served, terms: _Terms) -> int:
         edge = await self._client.edge()
         order = await _order(edge, call, served, terms, served.gateways[0].owner)
@@ -150,7 +160,7 @@ class AsyncRequests:
         edge, now = await self._client.edge(), self._client.now
         # Before any money moves: is there a worker at all to seal for?
         gateway = await first_quoting(edge, served.gateways, served.manifest.model_id, now=now())
-        prompt = _prepared(call, served, gateway.owner)
+        prompt = _prepared(call, served, gateway.owner, terms.profile)
         order = await _order(edge, call, served, terms, gateway.owner)
         number, asked = _made(await edge.submit_commitment(order, prompt.commitment, prompt.input_tokens))
         delivery = Delivery(number=number, asked=asked, ids=prompt.ids, content_key=prompt.content_key)
@@ -182,6 +192,7 @@ class _Terms:
     max_tokens: int
     deadline_s: int
     exclusive_s: int
+    profile: Hash
 
 
 def _call(
@@ -201,11 +212,11 @@ def _call(
     )
 
 
-def _prepared(call: Call, served: Served, gateway: Address) -> PreparedPrompt:
+def _prepared(call: Call, served: Served, gateway: Address, profile: Hash) -> PreparedPrompt:
     return PreparedPrompt(
         gateway=gateway,
         model=served.manifest.model_id,
-        profile=served.manifest.profiles[0].profile_id,
+        profile=profile,
         ids=tuple(served.tokenizer.render(call.messages)),
         content_key=ContentKey.generate(),
     )
@@ -217,7 +228,7 @@ async def _order(edge: ChainEdge, call: Call, served: Served, terms: _Terms, gat
     return Order(
         gateway=gateway,
         model=served.manifest.model_id,
-        profile=served.manifest.profiles[0].profile_id,
+        profile=terms.profile,
         temperature=call.temperature,
         top_p=call.top_p,
         top_k=call.top_k,

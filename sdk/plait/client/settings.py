@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +30,7 @@ class Settings:
     max_price: int | None
     deposit: int
     timeout_s: float
+    profiles: tuple[str, ...] = ()  # those that a request may run under, the best one first; none: all
 
     def payer(self) -> Key:
         """Return the wallet's key; raise `SettingsError` when there is none."""
@@ -48,6 +49,7 @@ def settle(
     max_price: int | None = None,
     deposit: int | None = None,
     timeout: float | None = None,
+    profiles: Sequence[str] | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> Settings:
     """Return the settings; raise `SettingsError` for what is missing or malformed."""
@@ -61,6 +63,7 @@ def settle(
         )
     seconds = DEFAULT_TIMEOUT_S if timeout is None else timeout
     amount = DEFAULT_DEPOSIT if deposit is None else deposit
+    named = [name for name in environ.get("PLAIT_PROFILES", "").split(",") if name]
     if not 0 < seconds <= MOST_TIMEOUT_S:
         raise SettingsError(f"timeout lies above 0 and is at most {MOST_TIMEOUT_S:.0f} s")
     if amount < 0 or (max_price is not None and max_price < 0):
@@ -74,6 +77,7 @@ def settle(
         max_price=max_price,
         deposit=amount,
         timeout_s=seconds,
+        profiles=tuple(named if profiles is None else profiles),
     )
 
 

@@ -128,9 +128,11 @@ class Stream:
 class Plait:
     """Ask models that staked nodes serve; every answer is checked before it is paid.
 
-    Settings come from the argument, else from PLAIT_RPC, PLAIT_DEPLOYMENT, PLAIT_KEY, PLAIT_HOME, else the default.
+    Settings come from the argument, else from PLAIT_RPC, PLAIT_DEPLOYMENT, PLAIT_KEY, PLAIT_HOME, PLAIT_PROFILES, else
+    the default.
     `gateway` names one by its owner's address; `max_price` and `deposit` are base units of the token; `timeout` is
-    the seconds a request may take. The folder `home` keeps what was promised: lose it, and open channels must wait
+    the seconds a request may take; `profiles` names the numerics that requests may run under, the best one first (all
+    that a model has, unless named). The folder `home` keeps what was promised: lose it, and open channels must wait
     for their exit. Close the client, or use it in a `with` block.
     """
 
@@ -145,6 +147,7 @@ class Plait:
         max_price: int | None = None,
         deposit: int | None = None,
         timeout: float | None = None,
+        profiles: Sequence[str] | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
         connect: Connect = RpcEdge.connect,
         clock: Callable[[], float] = time.time,
@@ -158,6 +161,7 @@ class Plait:
             max_price=max_price,
             deposit=deposit,
             timeout=timeout,
+            profiles=profiles,
             transport=transport,
             connect=connect,
             clock=clock,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import rfc8785
@@ -27,8 +27,8 @@ class Profile:
     name: str
     weights: str  # dtype of the weights as computed with, "fp32"
     accumulate: str  # dtype of sums
-    prefill_codec: str  # wire codec below P: "fp32"
-    decode_codec: str
+    prefill_codec: str  # of rows between stages, of steps below inputTokens: "fp32", "bf16", "int8"
+    decode_codec: str  # of those of later steps
     sampler: str  # "plait/1"
 
     def to_value(self) -> dict[str, JsonValue]:
@@ -55,14 +55,19 @@ FP32_STRICT = Profile(
 
 def _rounded(weights: str) -> Profile:
     """Return the profile of weights rounded to a type; sums are fp32, and rows travel in fp32."""
-    return Profile(
-        name=weights, weights=weights, accumulate="fp32", prefill_codec="fp32", decode_codec="fp32", sampler="plait/1"
-    )
+    return replace(FP32_STRICT, name=weights, weights=weights)
 
+
+def _slow_links(profile: Profile, codec: str) -> Profile:
+    """Return a profile whose prompt rows travel in fewer bytes; rows behind the prompt stay, being few."""
+    return replace(profile, name=f"{profile.weights}-prefill-{codec}", prefill_codec=codec)
+
+
+_WEIGHTS = (FP32_STRICT, _rounded("bf16"), _rounded("int8"), _rounded("int4"))
 
 # What a model may be published under, by name; which of them a job may run under is its payer's to say.
-PROFILES: Mapping[str, Profile] = {
-    profile.name: profile for profile in (FP32_STRICT, _rounded("bf16"), _rounded("int8"), _rounded("int4"))
+PROFILES: Mapping[str, Profile] = {profile.name: profile for profile in _WEIGHTS} | {
+    profile.name: profile for codec in ("bf16", "int8") for each in _WEIGHTS for profile in (_slow_links(each, codec),)
 }
 
 

@@ -202,8 +202,9 @@ def test_models_package_loads_without_torch() -> None:
 def test_prepare_with_more_profiles_makes_another_model(tmp_path: Path) -> None:
     path = write_tiny(tmp_path / "tiny.gguf")
     strict = prepare(path, tmp_path / "one")
-    both = prepare(path, tmp_path / "two", profiles=[PROFILES["fp32-strict"], PROFILES["bf16"]])
+    both = prepare(path, tmp_path / "two", profiles=[PROFILES["fp32-strict"], PROFILES["fp32-prefill-int8"]])
 
-    assert [profile.name for profile in both.manifest.profiles] == ["fp32-strict", "bf16"]
+    assert [profile.name for profile in both.manifest.profiles] == ["fp32-strict", "fp32-prefill-int8"]
+    assert [profile.prefill_codec for profile in both.manifest.profiles] == ["fp32", "int8"]
     assert strict.model_id != both.model_id
     assert len({profile.profile_id for profile in PROFILES.values()}) == len(PROFILES)

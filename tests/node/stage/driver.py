@@ -10,8 +10,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from tests.node.stage.network import PROFILE, Network, Slot
-from tests.node.stage.tiny import BLOCKS, CONTEXT, MANIFEST, TinyEngine
+from tests.node.stage.coded import routed_ids
+from tests.node.stage.network import Network, Slot
+from tests.node.stage.tiny import MANIFEST
 from tests.node.wire.peers import DOMAIN, STEADY, identity
 
 from plait.ledger import Journal, PayerBook
@@ -24,7 +25,6 @@ from plait.protocol.pb import stage_pb2 as pb
 from plait.protocol.pb.signed_pb2 import SignedPay
 from plait.protocol.typed import Key, Signed, digest, random_hash, struct_hash
 from plait.protocol.windows import Cut, first_lineage, id_bytes, lineage, row_hash, salted_root, window_root
-from plait_model import sample
 from plait_node.wire import Dialer, Link, PeerIdentity, encode_rows
 from plait_node.wire.tensor import IDS
 
@@ -197,7 +197,7 @@ class Task:
         return 16 * len(keys)
 
     def prompt_keys(self) -> list[Hash]:
-        key = first_lineage(MANIFEST.model_id, first_block=0, profile=PROFILE)
+        key = first_lineage(MANIFEST.model_id, first_block=0, profile=self.driver.net.profile.profile_id)
         keys: list[Hash] = []
         for start in range(0, len(self.prompt) // 16 * 16, 16):
             rows = (row_hash(step, id_bytes(self.prompt[step])) for step in range(start, start + 16))
@@ -310,24 +310,11 @@ class Task:
             assert self.leaves[0][window.index].message.in_root == root
 
     def expected(self, count: int) -> list[int]:
-        """Return what the whole model answers in one piece."""
-        engine, ids = TinyEngine(0, BLOCKS, kv_steps=CONTEXT), list(self.prompt)
-        engine.open(self.hash, CONTEXT)
-        at, request = 0, self.request.message
-        for position in range(count):
-            logits = engine.step_one(self.hash, at, np.array(ids[at:], dtype=np.int64)).logits
-            assert logits is not None
-            at = len(ids)
-            ids.append(
-                sample(
-                    logits[-1],
-                    seed=request.seed,
-                    request=digest(DOMAIN, request),
-                    position=position,
-                    sampling=request.sampling,
-                ).id
-            )
-        return ids[len(self.prompt) :]
+        """Return what the stages' model answers, by the book."""
+        request = self.request.message
+        name, net = digest(DOMAIN, request), self.driver.net
+        cuts = [0, *(stage.last for stage in self.job.message.route)]
+        return routed_ids(request, name, self.prompt, count, profile=net.profile, cuts=cuts)
 
 
 def _quote(driver: Driver) -> Quote:
@@ -335,7 +322,7 @@ def _quote(driver: Driver) -> Quote:
         gateway=driver.gateway.owner,
         model=MANIFEST.model_id,
         group=Group(bytes(8)),
-        terms=(Terms(profile=PROFILE, input_price=INPUT_PRICE, output_price=OUTPUT_PRICE),),
+        terms=(Terms(profile=driver.net.profile.profile_id, input_price=INPUT_PRICE, output_price=OUTPUT_PRICE),),
         workers=(Worker(node=driver.identity.owner, prekey=HASH_ZERO, share=1_000_000),),
         max_input=400,
         max_output=100,
@@ -349,7 +336,7 @@ def _request(driver: Driver, quote: Signed[Quote], tokens: int, max_tokens: int,
         gateway=driver.gateway.owner,
         quote=quote.struct_hash(),
         model=MANIFEST.model_id,
-        profiles=(PROFILE,),
+        profiles=(driver.net.profile.profile_id,),
         prompt=HASH_ZERO,
         sampling=Sampling(temperature=temperature, top_p=1_000_000, top_k=0, stop=HASH_ZERO),
         input_tokens=tokens,
@@ -367,7 +354,7 @@ def _job(driver: Driver, request: Request, attempt: int) -> Job:
         attempt=attempt,
         worker=driver.identity.owner,
         route=tuple(node.stage for node in driver.net.nodes),
-        profile=PROFILE,
+        profile=driver.net.profile.profile_id,
         choice=HASH_ZERO,
         start=0,
         row=0,

@@ -17,7 +17,7 @@ from tests.node.wire.peers import DOMAIN, STEADY, MemoryDirectory, identity
 
 from plait.ledger import DebtBook, Journal, PayeeBook, SigningGuard
 from plait.protocol.ids import HASH_ZERO, Address, to_hex
-from plait.protocol.manifest import FP32_STRICT
+from plait.protocol.manifest import FP32_STRICT, Profile
 from plait.protocol.messages import Record, RecordKind, Stage
 from plait.protocol.pb import signed_pb2
 from plait_node.stage import StageConfig, StageRole
@@ -59,6 +59,7 @@ class Node:
     blames: list[Blame]
     sweeping: asyncio.Task[None]
     meeting: Meeting
+    profile: Profile = FP32_STRICT
     keeping: asyncio.Task[None] | None = None  # of meeting points: this node cannot be dialed
 
     @property
@@ -77,7 +78,7 @@ class Node:
             model=MANIFEST.model_id,
             first=self.engine.first,
             last=self.engine.last,
-            profile=PROFILE,
+            profile=self.profile.profile_id,
             step_micros=1,
             free_steps=1,
             queue=0,
@@ -128,6 +129,7 @@ class Network:
     nodes: list[Node]
     config: dict[str, Any]
     on_chain: OnChain | None
+    profile: Profile = FP32_STRICT
     paid: list[Address] = field(default_factory=list)
 
     async def add(
@@ -160,6 +162,7 @@ class Network:
             blames=blames,
             sweeping=sweeping,
             meeting=meeting,
+            profile=self.profile,
         )
         meeting.attach(role.serve, at=None if behind else node.destination, local=("127.0.0.1", port))
         if behind:
@@ -171,7 +174,7 @@ class Network:
     def _role(self, who: PeerIdentity, engine: TinyEngine, meeting: Meeting) -> StageRole:
         journal = Journal(self.folder / f"{to_hex(who.owner)}.db")
         return StageRole(
-            StageConfig(owner=who.owner, profile=PROFILE, price=PRICE, **self.config),
+            StageConfig(owner=who.owner, profile=self.profile.profile_id, price=PRICE, **self.config),
             engine,
             key=who.key,
             sign=partial(SigningGuard(journal, DOMAIN).sign, who.key),
@@ -188,7 +191,12 @@ class Network:
 
 @asynccontextmanager
 async def network(
-    folder: Path, *, stages: int = BLOCKS, on_chain: OnChain | None = None, **config: float
+    folder: Path,
+    *,
+    stages: int = BLOCKS,
+    on_chain: OnChain | None = None,
+    profile: Profile = FP32_STRICT,
+    **config: float,
 ) -> AsyncIterator[Network]:
     made = Network(
         folder=folder,
@@ -197,6 +205,7 @@ async def network(
         nodes=[],
         config={"credit_windows": 50, **config},
         on_chain=on_chain,
+        profile=profile,
     )
     try:
         bounds = [BLOCKS * at // stages for at in range(stages + 1)]

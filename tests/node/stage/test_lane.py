@@ -28,9 +28,8 @@ def test_lane_defaults_are_what_the_strict_profile_needs() -> None:
 @pytest.mark.parametrize("weights", ["bf16", "int8", "int4"])
 def test_lane_with_other_weights_than_the_profiles_is_refused_with_the_reason(tmp_path: Path, weights: str) -> None:
     stored = SimpleNamespace(manifest=MANIFEST, weights=lambda: tmp_path / "none", tensors=None)
-    base = SimpleNamespace(store=SimpleNamespace(open=lambda _: stored))
     with pytest.raises(ConfigError, match="fp32-strict"):
-        _engine(base, config(weights=weights))  # type: ignore[arg-type]
+        _engine(stored, config(weights=weights))  # type: ignore[arg-type]
 
 
 def test_lane_serves_the_profile_of_its_weights() -> None:
@@ -40,6 +39,17 @@ def test_lane_serves_the_profile_of_its_weights() -> None:
     assert _profile(both, config()).name == "fp32-strict"
     with pytest.raises(ConfigError, match=r"fp32-strict \(fp32\), int8 \(int8\)"):
         _profile(both, config(weights="bf16"))
+
+
+def test_lane_serves_the_profile_that_it_names() -> None:
+    several = replace(MANIFEST, profiles=(PROFILES["fp32-strict"], PROFILES["fp32-prefill-int8"], PROFILES["int8"]))
+
+    assert _profile(several, config(profile="fp32-prefill-int8")).name == "fp32-prefill-int8"
+    assert _profile(several, config()).name == "fp32-strict"
+    with pytest.raises(ConfigError, match=r"set profile in \[stage\] to one of fp32-strict, fp32-prefill-int8, int8"):
+        _profile(several, config(profile="int4"))
+    with pytest.raises(ConfigError, match=r"one of its profiles: int8 \(int8\)"):
+        _profile(several, config(profile="int8"))
 
 
 @pytest.mark.parametrize("changed", [{"batch_rows": 0}, {"step_seconds": 0}, {"step_seconds": 11}, {"weights": "fp8"}])

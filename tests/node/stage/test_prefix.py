@@ -10,6 +10,7 @@ from plait.protocol.ids import Address, Hash
 from plait.protocol.pb import stage_pb2 as pb
 from plait.protocol.windows import lineage
 from plait_node.commit import WindowRoots
+from plait_node.stage.codecs import RowCodecs
 from plait_node.stage.kept import RowBudget
 from plait_node.stage.prefix import PrefixStore, leading_rows
 
@@ -108,6 +109,7 @@ def test_store_out_keys_are_the_next_stages_in_keys() -> None:
 
 PAYER = Address(b"\x03" * 20)
 WINDOW = 16 * 4  # bytes
+PLAIN = RowCodecs(prefill="fp32", decode="fp32", prompt=1_000, hidden=1)
 
 
 def store(windows: int) -> tuple[PrefixStore, RowBudget]:
@@ -142,10 +144,10 @@ def test_rows_of_windows_make_place_for_jobs_the_oldest_prompts_first_and_its_la
     old, _ = filled(kept, 4, name=5)
     new, _ = filled(kept, 4, name=6)
     held = kept.find(PAYER, old)  # now the new ones are older
-    job = budget.reserve(16 * 2)
+    job = budget.reserve(16 * 2, PLAIN)
     assert leading_rows(kept.find(PAYER, new)) == 2
     assert [len(kept.find(PAYER, keys)) for keys in (old, new)] == [4, 4]  # a job may begin with them all the same
-    budget.reserve(16 * 6)
+    budget.reserve(16 * 6, PLAIN)
     assert budget.cached == 0
     assert budget.used == budget.most
     assert leading_rows(held) == 4  # the job that began with them has them as long as it lives
@@ -156,30 +158,30 @@ def test_rows_of_windows_make_place_for_jobs_the_oldest_prompts_first_and_its_la
 
 def test_rows_of_windows_take_no_more_than_jobs_leave_and_never_the_place_of_their_own_lineage() -> None:
     kept, budget = store(8)
-    budget.reserve(16 * 5)
+    budget.reserve(16 * 5, PLAIN)
     keys, _ = filled(kept, 6)
     assert budget.cached == 3 * WINDOW
     assert leading_rows(kept.find(PAYER, keys)) == 3
 
 
 def test_kept_rows_that_begin_with_windows_are_cut_and_read_over_the_border() -> None:
-    job = RowBudget(4 * WINDOW, width=4).reserve(64)
+    job = RowBudget(4 * WINDOW, width=4).reserve(64, PLAIN)
     window = b"".join(bytes([at] * 4) for at in range(16))
     job.begin(32, [window, window])
-    job.add(32, b"\xff" * 12)
+    job.add(32, 3, b"\xff" * 12)
     assert (job.start, job.end) == (0, 35)
     assert job.rows(14, 18) == window[-8:] + window[:8]
     assert job.rows(31, 34) == window[-4:] + b"\xff" * 8
     job.cut(20)
     assert (job.end, job.rows(16, 20)) == (20, window[:16])
-    job.add(19, b"\xee" * 8)
+    job.add(19, 2, b"\xee" * 8)
     assert job.rows(18, 21) == window[8:12] + b"\xee" * 8
     job.cut(0)
     assert (job.start, job.end) == (0, 0)
 
 
 def test_kept_rows_of_which_some_are_gone_begin_behind_the_windows() -> None:
-    job = RowBudget(4 * WINDOW, width=4).reserve(64)
+    job = RowBudget(4 * WINDOW, width=4).reserve(64, PLAIN)
     job.begin(32, [bytes(WINDOW), b""])
     assert job.rows(32, 32) == b""
     assert not job.has(0, 32)

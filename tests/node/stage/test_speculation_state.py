@@ -12,12 +12,22 @@ from plait_node.commit import RowHashes, RowOrderError
 from plait_node.stage.compute import StepDone, StepWork
 from plait_node.stage.errors import SpeculationError
 from plait_node.stage.speculation import Speculation
+from plait_node.wire.tensor import FP32
 
 
 def done(step: int, count: int, *, speculative: int = 0, accepted: int | None = None) -> StepDone:
     hashes = [bytes([at]) * 32 for at in range(step, step + (count if accepted is None else accepted))]
     rows = RowHashes(start=step, hashes=hashes)
-    return StepDone(step=step, count=count, speculative=speculative, data=b"", inputs=rows, outputs=rows, tokens=())
+    return StepDone(
+        step=step,
+        count=count,
+        speculative=speculative,
+        codec=FP32,
+        data=b"",
+        inputs=rows,
+        outputs=rows,
+        tokens=(),
+    )
 
 
 def work(step: int, count: int, *, speculative: int = 0, draft: tuple[int, ...] = ()) -> StepWork:
@@ -25,7 +35,8 @@ def work(step: int, count: int, *, speculative: int = 0, draft: tuple[int, ...] 
         job=MANIFEST.model_id,
         step=step,
         count=count,
-        codec="fp32",
+        codec=FP32,
+        gives=FP32,
         data=b"",
         whole=True,
         draw=None,

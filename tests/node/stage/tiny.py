@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from plait.protocol.ids import Hash
-from plait.protocol.manifest import FP32_STRICT, Manifest
+from plait.protocol.manifest import FP32_STRICT, PROFILES, Manifest
 from plait.protocol.windows import WINDOW_STEPS
 from plait_node.engine import EngineError, StepInput, StepOutput
 from plait_node.engine.errors import BadRowsError, JobOpenError, NoRoomError, StepOrderError, UnknownJobError
@@ -18,6 +18,9 @@ from plait_node.engine.evidence import EvidenceLog
 
 HIDDEN, VOCABULARY, BLOCKS, CONTEXT = 8, 64, 3, 512
 DECAY = np.float32(0.9)
+
+PREFILL_BF16, PREFILL_INT8 = PROFILES["fp32-prefill-bf16"], PROFILES["fp32-prefill-int8"]
+ALL_INT8 = replace(PREFILL_INT8, name="rows-int8", decode_codec="int8")
 
 MANIFEST = Manifest(
     name="tiny",
@@ -34,7 +37,7 @@ MANIFEST = Manifest(
     end_tokens=(VOCABULARY - 1,),
     weights=Hash(b"\x03" * 32),
     licence="none",
-    profiles=(FP32_STRICT,),
+    profiles=(FP32_STRICT, PREFILL_BF16, PREFILL_INT8, ALL_INT8),
 )
 _MADE = np.random.default_rng(7)
 EMBEDDING = _MADE.standard_normal((VOCABULARY, HIDDEN)).astype(np.float32)

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
+from tests.node.stage.coded import answer_ids
 from tests.node.stage.network import PROFILE, Node
-from tests.node.stage.tiny import BLOCKS, CONTEXT, MANIFEST, TinyEngine
+from tests.node.stage.tiny import MANIFEST
 from tests.node.wire.peers import DOMAIN
 
 from plait.ledger import Journal, PayerBook
@@ -35,7 +35,6 @@ from plait.protocol.receipts import ABORTED, RECEIPT, ReceiptLeaf
 from plait.protocol.sealing import ContentKey, seal_capsule, seal_prompt
 from plait.protocol.typed import Signed, digest, random_hash
 from plait.protocol.verify import AnswerVerifier
-from plait_model import sample
 
 if TYPE_CHECKING:
     from tests.node.worker.world import World
@@ -91,7 +90,7 @@ class Asked:
             gateway=world.gateway.owner,
             quote=quote.struct_hash(),
             model=MANIFEST.model_id,
-            profiles=(PROFILE,),
+            profiles=(world.net.profile.profile_id,),
             prompt=prompt_commitment(content_key, prompt),
             sampling=Sampling(temperature=temperature, top_p=1_000_000, top_k=0, stop=committed),
             input_tokens=len(prompt),
@@ -191,8 +190,8 @@ class Asked:
         await self.world.broker.publish_pay(worker, self.digest, notice, key=key)
 
     def expected(self, count: int) -> list[int]:
-        """Return what the whole model answers in one piece."""
-        return whole_model(self.request.message, self.digest, self.prompt, count)
+        """Return what stages of a block each answer, by the book."""
+        return answer_ids(self.request.message, self.digest, self.prompt, count, profile=self.world.net.profile)
 
 
 def quote_of(world: World) -> Signed[Quote]:
@@ -201,7 +200,7 @@ def quote_of(world: World) -> Signed[Quote]:
         gateway=world.gateway.owner,
         model=MANIFEST.model_id,
         group=GROUP,
-        terms=(TERMS,),
+        terms=(replace(TERMS, profile=world.net.profile.profile_id),),
         workers=tuple(
             Worker(node=each.who.owner, prekey=each.prekeys.current().struct_hash(), share=each.share)
             for each in (world, *world.fellows)
@@ -263,18 +262,3 @@ def verifier_of(
         manifest=MANIFEST,
         tokenizer=TinyTokenizer(),  # type: ignore[arg-type]
     )
-
-
-def whole_model(request: Request, name: Hash, prompt: Sequence[int], count: int) -> list[int]:
-    """Return what one engine over all blocks answers."""
-    engine, ids, at = TinyEngine(0, BLOCKS, kv_steps=CONTEXT), list(prompt), 0
-    engine.open(name, CONTEXT)
-    for position in range(count):
-        logits = engine.step_one(name, at, np.array(ids[at:], dtype=np.int64)).logits
-        assert logits is not None
-        at = len(ids)
-        drawn = sample(logits[-1], seed=request.seed, request=name, position=position, sampling=request.sampling)
-        ids.append(drawn.id)
-        if drawn.id in MANIFEST.end_tokens:
-            break
-    return ids[len(prompt) :]

@@ -8,15 +8,16 @@ from math import inf
 from pathlib import Path
 
 import pytest
+from tests.node.stage.coded import answer_ids
 from tests.node.stage.network import PROFILE
 from tests.node.stage.tiny import MANIFEST
 from tests.node.wire.peers import DOMAIN
-from tests.node.worker.asked import whole_model
 from tests.node.worker.world import World, until, world
 
 from plait.protocol.commitments import RunningHash, prompt_commitment
 from plait.protocol.errors import BadRequestError, DeadlineError
 from plait.protocol.ids import HASH_ZERO, Hash, address
+from plait.protocol.manifest import FP32_STRICT
 from plait.protocol.messages import Finish, Request, Sampling
 from plait.protocol.money import stage_fee_of
 from plait.protocol.sealing import ContentKey
@@ -56,7 +57,7 @@ async def test_worker_answers_a_request_from_the_chain_beyond_its_credit_line(tm
         request = public_request(made, prompt=prompt_commitment(key, PROMPT))
         done = await made.role.run_onchain(request, PROMPT, key, begin_before=inf)
         name = digest(DOMAIN, request)
-        assert list(done.ids) == whole_model(request, name, PROMPT, 90)
+        assert list(done.ids) == answer_ids(request, name, PROMPT, 90, profile=FP32_STRICT)
         receipt = done.receipt.message
         assert (receipt.request, receipt.price, receipt.finish) == (name, 12_345, Finish.LENGTH)
         assert receipt.output_tokens == 90

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tests.node.stage.network import PRICE, PROFILE, Network, Node, Slot, network
+from tests.node.stage.network import PRICE, Network, Node, Slot, network
 from tests.node.stage.tiny import MANIFEST
 from tests.node.wire.peers import DOMAIN, identity
 from tests.node.worker.asked import GROUP, Asked, TinyTokenizer
@@ -171,7 +171,7 @@ class World:
             model=MANIFEST.model_id,
             first=node.engine.first,
             last=node.engine.last,
-            profile=PROFILE,
+            profile=self.net.profile.profile_id,
             step_micros=100,
             free_steps=node.engine.free_steps,
             queue=0,
