@@ -10,7 +10,7 @@ from typing import Final, cast
 import numpy as np
 
 from plait.protocol.ids import Hash
-from plait.protocol.manifest import FP32_STRICT, Manifest
+from plait.protocol.manifest import FP32_STRICT, PROFILES, Manifest
 from plait_node.engine import EngineError, Lane, StageEngine, StepInput, StepOutput
 from plait_node.engine.errors import JobOpenError, NoRoomError, StepOrderError, UnknownJobError
 from plait_node.engine.evidence import EvidenceLog
@@ -18,12 +18,13 @@ from plait_node.engine.faces import Rows
 from plait_node.engine.native import NativeBlocks
 from plait_node.engine.residents import Engine
 
-__all__ = ["COPYING", "SMOLLM2", "Copying", "engine_of", "manifest_of"]
+__all__ = ["COPYING", "SLOW_LINKS", "SMOLLM2", "Copying", "engine_of", "manifest_of"]
 
 SMOLLM2: Final = "smollm2-135m"
 COPYING: Final = "copying"
 _WIDTH: Final = 2_048  # 8 KiB a row in fp32
 _VOCABULARY: Final = 1_024
+SLOW_LINKS: Final = (PROFILES["fp32-prefill-bf16"], PROFILES["fp32-prefill-int8"])
 _COPYING: Final = Manifest(
     name=COPYING,
     architecture=COPYING,
@@ -39,7 +40,7 @@ _COPYING: Final = Manifest(
     end_tokens=(_VOCABULARY - 1,),
     weights=Hash(bytes(32)),
     licence="none",
-    profiles=(FP32_STRICT,),
+    profiles=(FP32_STRICT, *SLOW_LINKS),
 )
 
 
@@ -51,7 +52,7 @@ def manifest_of(name: str) -> Manifest:
     from bench.models import built  # noqa: PLC0415 - brings transformers, which rows that nobody computes need not
 
     manifest = built(name).manifest
-    return replace(manifest, end_tokens=(manifest.vocabulary - 1,))
+    return replace(manifest, end_tokens=(manifest.vocabulary - 1,), profiles=(FP32_STRICT, *SLOW_LINKS))
 
 
 def engine_of(name: str, first: int, last: int, *, threads: int, kv_steps: int) -> Engine:

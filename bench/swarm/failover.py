@@ -23,6 +23,7 @@ from bench.swarm.parties import owner
 from bench.swarm.texts import made_up
 
 from plait.protocol.ids import to_hex
+from plait.protocol.manifest import FP32_STRICT, Profile
 
 __all__ = ["PART", "kills", "listening", "start_again"]
 
@@ -107,12 +108,12 @@ async def start_again(over: Swarm, at: int, how: str) -> None:
     await over.worker.settled()
 
 
-async def kills(setting: Setting) -> Found:
+async def kills(setting: Setting, profile: Profile = FP32_STRICT) -> Found:
     """Kill and freeze stages in turn."""
     dice = random.Random(6)  # noqa: S311 - which stage is struck is no secret
     wanted = _REPEATS_A_TURN * setting.repeats
     turns: list[_Turn] = []
-    async with swarm(setting.folder, SMOLLM2, _THIRDS, threads=setting.threads, holders=2) as over:
+    async with swarm(setting.folder, SMOLLM2, _THIRDS, threads=setting.threads, holders=2, profile=profile) as over:
         prompt = made_up(_PROMPT, seed="failover", vocabulary=over.manifest.vocabulary)
         await over.worker.answer(prompt, _TOKENS)
         lost_blocks_s = (await over.worker.answer(prompt, 1)).first_s / (len(_THIRDS) - 1)

@@ -70,7 +70,8 @@ async def why_not(weather: Weather) -> str | None:
 
 def _netem(weather: Weather) -> list[str]:
     delay = [f"{1e6 * weather.rtt_s / 2:.0f}us", f"{1e6 * weather.jitter_s / 2:.0f}us"]
-    return ["netem", "limit", "100000", "delay", *delay, "loss", f"{100 * weather.loss:g}%"]
+    rate = ["rate", f"{8 * weather.bytes_s:.0f}bit"] if weather.bytes_s else []
+    return ["netem", "limit", "100000", "delay", *delay, "loss", f"{100 * weather.loss:g}%", *rate]
 
 
 class Namespaces:

@@ -18,7 +18,7 @@ from bench.swarm.stage import StageSpec
 from bench.swarm.worker import DrivingWorker, Place, driving
 
 from plait.protocol.ids import hash32
-from plait.protocol.manifest import Manifest
+from plait.protocol.manifest import FP32_STRICT, Manifest, Profile
 
 __all__ = ["Swarm", "Usage", "swarm"]
 
@@ -99,6 +99,7 @@ async def swarm(
     *,
     threads: int = 1,
     pass_s: float | None = None,
+    profile: Profile = FP32_STRICT,
     hosts: Hosts | None = None,
     holders: int = 1,
     rows_bytes: int | None = None,
@@ -121,6 +122,7 @@ async def swarm(
             threads=threads,
             pass_s=pass_s,
             rows_bytes=rows_bytes,
+            profile=profile.name,
             host=hosts.address(_name(number)) if hosts else "127.0.0.1",
         )
         for number, (first, last) in enumerate((each for each in pairwise(cuts) for _ in range(holders)), 1)
@@ -133,7 +135,7 @@ async def swarm(
                 raise error
         places = [await _place(spec, child, hosts) for spec, child in zip(specs, children, strict=True)]
         manifest = await asyncio.to_thread(manifest_of, model)
-        async with driving(manifest, places, folder=folder) as worker:
+        async with driving(manifest, places, folder=folder, profile=profile) as worker:
             made = Swarm(manifest=manifest, specs=specs, stages=children, worker=worker)
             yield made
     finally:

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from typing import Final
 
-from bench.swarm import cluster, distance, failover, failover_cached, flood, hop, lookup, petals, prefill, stages
+from bench.swarm import (
+    cluster,
+    codecs,
+    distance,
+    failover,
+    failover_cached,
+    flood,
+    hop,
+    lookup,
+    petals,
+    prefill,
+    stages,
+)
 from bench.swarm.figure import Part
 
 __all__ = ["PARTS"]
@@ -18,6 +30,7 @@ PARTS: Final[tuple[Part, ...]] = (
     failover_cached.PART,
     lookup.PART,
     distance.PART,
+    codecs.PART,
     petals.TINY,
     petals.REAL,
     petals.KILLS,

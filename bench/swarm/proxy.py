@@ -1,6 +1,7 @@
 """Hosts on one loopback: what goes to a port of one passes here, and is held back as a distant line would.
 
-One proxy a port that others reach. TCP itself never loses a byte, so a lost packet is a stall: it and all behind it
+One proxy a port that others reach; a host's line is as wide as the weather says, counted where it is called, not where
+it calls. TCP itself never loses a byte, so a lost packet is a stall: it and all behind it
 come later by the time after which TCP sends again. Only TCP passes. Works without rights, on any kernel.
 """
 
@@ -13,7 +14,7 @@ from asyncio import StreamReader, StreamWriter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from bench.swarm.weather import Weather
 
@@ -27,10 +28,27 @@ _UNDER_WAY: Final = 512  # chunks of one direction: what a line of some length h
 
 
 @dataclass(slots=True)
+class _Way:
+    """One direction of a host's line: what it carried, in bytes, and until when it is busy with that."""
+
+    carried: int = 0
+    until: float = 0.0
+
+    def carries(self, size: int, *, now: float, bytes_s: float) -> float:
+        """Take bytes that come now; return when the last of them is through."""
+        self.carried += size
+        if bytes_s:
+            self.until = max(self.until, now) + size / bytes_s
+        return max(self.until, now)
+
+
+@dataclass(slots=True)
 class _Line:
     """A host's line: set while it is whole."""
 
     whole: asyncio.Event = field(default_factory=asyncio.Event)
+    to: _Way = field(default_factory=_Way)
+    back: _Way = field(default_factory=_Way)
 
     def __post_init__(self) -> None:
         self.whole.set()
@@ -41,6 +59,7 @@ class _Pump:
     """One direction of one connection: bytes come out in order, each not before it is due."""
 
     weather: Weather
+    way: _Way
     lines: Sequence[_Line]
     draw: random.Random
     due: float = 0.0
@@ -71,7 +90,8 @@ class _Pump:
             except OSError:  # it was reset: what came before still arrives
                 data = b""
             now = asyncio.get_running_loop().time()
-            self.due = max(self.due, now + self._trip_s(len(data)))
+            through = self.way.carries(len(data), now=now, bytes_s=self.weather.bytes_s)
+            self.due = max(self.due, through + self._trip_s(len(data)))
             await self.chunks.put((self.due, data))
 
     def _trip_s(self, size: int) -> float:
@@ -139,6 +159,10 @@ class Proxies:
         """See `Hosts.heal`."""
         self._line(host).whole.set()
 
+    def carried(self, host: str) -> int:
+        """Return the bytes that came for a host over its doors."""
+        return self._line(host).to.carried
+
     async def close(self) -> None:
         """End every connection and free the ports."""
         for server in self._doors.values():
@@ -159,20 +183,23 @@ class Proxies:
         caller = self._caller(writer)
         lines = [self._line(name) for name in (host, caller) if name is not None]
         try:
-            await self._connect(port, lines, reader, writer)
+            await self._connect(self._line(host), port, lines, reader, writer)
         except (OSError, asyncio.CancelledError):
             pass  # whoever called is told below, as by a host where nobody listens
         finally:
             writer.transport.abort()
 
-    async def _connect(self, port: int, lines: Sequence[_Line], reader: StreamReader, writer: StreamWriter) -> None:
+    async def _connect(
+        self, line: _Line, port: int, lines: Sequence[_Line], reader: StreamReader, writer: StreamWriter
+    ) -> None:
         loop = asyncio.get_running_loop()
         opened_at = loop.time()
         there, onward = await asyncio.open_connection(_LOOPBACK, port)
         # The caller's connection stands at once; over a real line that takes a round trip, which the first bytes wait.
         stands = opened_at + self._weather.rtt_s
-        to = _Pump(weather=self._weather, lines=lines, draw=self._draw, due=stands + self._weather.rtt_s / 2)
-        back = _Pump(weather=self._weather, lines=lines, draw=self._draw, due=stands)
+        common: dict[str, Any] = {"weather": self._weather, "lines": lines, "draw": self._draw}
+        to = _Pump(way=line.to, due=stands + self._weather.rtt_s / 2, **common)
+        back = _Pump(way=line.back, due=stands, **common)
         try:
             await asyncio.gather(to.run(reader, onward), back.run(there, writer))
         finally:

@@ -20,7 +20,7 @@ from bench.swarm.parties import DOMAIN, Everyone, Funded, identity
 
 from plait.ledger import DebtBook, Journal, PayeeBook, SigningGuard
 from plait.protocol.ids import Hash, to_hex
-from plait.protocol.manifest import FP32_STRICT
+from plait.protocol.manifest import FP32_STRICT, PROFILES
 from plait.protocol.messages import Request
 from plait_node.engine.residents import Engine
 from plait_node.stage import StageConfig, StageRole
@@ -44,6 +44,7 @@ class StageSpec:
     kv_steps: int = 16_384
     pass_s: float | None = None
     rows_bytes: int | None = None
+    profile: str = FP32_STRICT.name
     host: str = "127.0.0.1"
 
     def told(self) -> dict[str, Any]:
@@ -58,7 +59,7 @@ async def _open_request(_: Request, __: Hash) -> bool:
 
 def _role(spec: StageSpec, engine: Engine, journal: Journal, dialer: Dialer) -> StageRole:
     who = dialer.identity
-    config = StageConfig(owner=who.owner, profile=FP32_STRICT.profile_id, price=PRICE)
+    config = StageConfig(owner=who.owner, profile=PROFILES[spec.profile].profile_id, price=PRICE)
     if spec.pass_s is not None:
         config = replace(config, pass_s=spec.pass_s)
     if spec.rows_bytes is not None:

@@ -21,7 +21,7 @@ from plait.ledger import Journal, PayerBook, SigningGuard
 from plait.protocol.choice import ChoiceNote, method_word
 from plait.protocol.commitments import prompt_commitment
 from plait.protocol.ids import HASH_ZERO, Address, Hash
-from plait.protocol.manifest import FP32_STRICT, Manifest
+from plait.protocol.manifest import FP32_STRICT, Manifest, Profile
 from plait.protocol.messages import Request, Sampling
 from plait.protocol.sealing import ContentKey
 from plait.protocol.typed import digest, random_hash
@@ -138,7 +138,10 @@ class _NoText:
 class DrivingWorker:
     """Has the stages answer prompts; made by `driving`."""
 
-    def __init__(self, manifest: Manifest, places: Sequence[Place], *, journal: Journal, prekeys: Path) -> None:
+    def __init__(
+        self, manifest: Manifest, places: Sequence[Place], profile: Profile, *, journal: Journal, prekeys: Path
+    ) -> None:
+        self._profile = profile.profile_id
         who, self._manifest, self._places = identity(WORKER), manifest, tuple(places)
         self._dht, self._nodes = MemoryDht(), _Stages(places)
         self._chooser = _Chooser()
@@ -222,7 +225,7 @@ class DrivingWorker:
             gateway=owner(WORKER),
             quote=HASH_ZERO,
             model=self._manifest.model_id,
-            profiles=(FP32_STRICT.profile_id,),
+            profiles=(self._profile,),
             prompt=prompt_commitment(ContentKey.public(), prompt),
             sampling=Sampling(temperature=temperature, top_p=1_000_000, top_k=0, stop=HASH_ZERO),
             input_tokens=len(prompt),
@@ -240,7 +243,7 @@ class DrivingWorker:
                 model=self._manifest.model_id,
                 first=place.first,
                 last=place.last,
-                profile=FP32_STRICT.profile_id,
+                profile=self._profile,
                 step_micros=self.step_micros,
                 free_steps=1 << 20,
                 queue=0,
@@ -270,10 +273,12 @@ def _planner(manifest: Manifest, directory: Directory, chooser: _Chooser, pool: 
 
 
 @asynccontextmanager
-async def driving(manifest: Manifest, places: Sequence[Place], *, folder: Path) -> AsyncGenerator[DrivingWorker]:
+async def driving(
+    manifest: Manifest, places: Sequence[Place], *, folder: Path, profile: Profile = FP32_STRICT
+) -> AsyncGenerator[DrivingWorker]:
     """Drive stages for as long as the block lasts."""
     with Journal(folder / "worker.db") as journal:
-        worker = DrivingWorker(manifest, places, journal=journal, prekeys=folder / "prekeys.json")
+        worker = DrivingWorker(manifest, places, profile, journal=journal, prekeys=folder / "prekeys.json")
         try:
             yield worker
             await worker.settled()

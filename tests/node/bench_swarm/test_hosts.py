@@ -64,6 +64,18 @@ async def test_hosts_bytes_arrive_unharmed_over_a_bad_line(kind: str) -> None:
 
 
 @KINDS
+async def test_hosts_line_carries_so_many_bytes_a_second_each_way(kind: str) -> None:
+    weather, sent = Weather(bytes_s=1e6), os.urandom(250_000)
+    async with hosts_of(kind, weather) as hosts, echo_on(hosts, "a") as place, line_to(place) as (reader, writer):
+        began = asyncio.get_running_loop().time()
+        writer.write(sent)
+        writer.write_eof()
+        assert await asyncio.wait_for(reader.read(-1), 60) == sent
+        assert asyncio.get_running_loop().time() - began > 0.2  # there and back at once
+        assert not isinstance(hosts, Proxies) or hosts.carried("a") == len(sent)
+
+
+@KINDS
 async def test_hosts_cut_line_lets_nothing_through_until_it_is_healed(kind: str) -> None:
     async with hosts_of(kind, CALM) as hosts, echo_on(hosts, "a") as place, line_to(place) as line:
         await ping_s(line)
@@ -160,7 +172,15 @@ async def test_hosts_without_the_tools_are_proxies_and_name_the_package(monkeypa
         assert hosts.how.endswith("ip and tc are not installed (Debian: iproute2)")
 
 
-@pytest.mark.parametrize("wrong", [{"rtt_s": -1.0}, {"rtt_s": 0.01, "jitter_s": 0.02}, {"loss": 1.0}, {"loss": -0.1}])
+def test_weather_says_how_wide_lines_are() -> None:
+    assert str(Weather(rtt_s=0.02, bytes_s=1e6)) == "RTT 20 ms, jitter 0 ms, loss 0 %, 8 Mbit/s"
+    assert not Weather(bytes_s=1.0).calm
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"rtt_s": -1.0}, {"rtt_s": 0.01, "jitter_s": 0.02}, {"loss": 1.0}, {"loss": -0.1}, {"bytes_s": -1.0}],
+)
 def test_weather_that_cannot_be_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="takes no negative time"):
         Weather(**wrong)

@@ -12,11 +12,14 @@ import pytest
 import pytest_asyncio
 from bench.swarm.__main__ import measured
 from bench.swarm.child import ChildError, started
-from bench.swarm.engines import COPYING
+from bench.swarm.engines import COPYING, SLOW_LINKS
 from bench.swarm.figure import Bar, Found, Part, Setting, interleaved
 from bench.swarm.hosts import Weather, opened_hosts
 from bench.swarm.network import Swarm, swarm
 from bench.swarm.parts import PARTS
+from bench.swarm.proxy import Proxies
+
+from plait.protocol.manifest import FP32_STRICT
 
 FAR = Weather(rtt_s=0.02)
 
@@ -58,6 +61,24 @@ async def test_swarm_on_hosts_is_as_far_away_as_they_are(two: Swarm) -> None:
 
     assert took.ids == (4, 5, 6, 7, 8, 9)
     assert took.step_s > 1.4 * FAR.rtt_s  # worker to first, first to second, second to worker
+
+
+async def test_swarm_under_another_profile_sends_prompts_in_fewer_bytes(tmp_path: Path) -> None:
+    prompt, carried = list(range(5, 105)), []
+    for profile in (FP32_STRICT, SLOW_LINKS[0]):
+        async with (
+            opened_hosts(["stage-1", "stage-2"], Weather(), proxy=True) as hosts,
+            swarm(tmp_path / profile.name, COPYING, (0, 4, 8), hosts=hosts, profile=profile) as over,
+        ):
+            assert isinstance(hosts, Proxies)
+            assert (await over.worker.answer(prompt, 3)).ids == (
+                105,
+                106,
+                107,
+            )  # whole numbers below 256 are bf16's own
+            carried.append(hosts.carried("stage-2"))
+
+    assert 0.5 < carried[1] / carried[0] < 0.6
 
 
 async def test_swarm_frozen_stage_holds_its_answer_until_it_goes_on(two: Swarm) -> None:
