@@ -36,6 +36,8 @@ _REPLICAS = 3
 # What the server says of a message that is gone; with the second it also says why another could not be dropped.
 _NO_SUCH_SEQUENCE, _NOT_DROPPED, _GONE = 10043, 10057, "no message found"
 _NO_MESSAGES = ("404", "408", "409")
+# Group consumers that nobody asked for so long are dropped; a worker that comes makes its group's again.
+_UNASKED_S = 24 * 3_600.0
 _SEQUENCE = "Nats-Sequence"  # of a stored message, in the headers that the server repeats
 # What the server says when another message is the last one of the subject.
 _NOT_THE_LAST = (10071, 10164)
@@ -102,14 +104,22 @@ class Connection:
             ack_wait=ack_wait_s,
             max_deliver=-1,
             max_ack_pending=1000,
+            inactive_threshold=_UNASKED_S,
         )
         await self._call("create a consumer", lambda: self._stream.add_consumer(stream, config))
 
-    async def publish(self, subject: str, data: bytes, *, name: str, headers: dict[str, str] | None = None) -> bool:
-        """Store a message once; return False when its name was stored before."""
+    async def publish(
+        self, subject: str, data: bytes, *, name: str, headers: dict[str, str] | None = None, last_s: int = 0
+    ) -> bool:
+        """Store a message once; return False when its name was stored before.
+
+        With `last_s` it takes the place of all others of its subject, and is kept for so many seconds.
+        """
         if len(data) > MESSAGE_LIMIT:
             raise MessageTooLargeError(len(data), MESSAGE_LIMIT)
         sent = {**(headers or {}), api.Header.MSG_ID.value: name}
+        if last_s:
+            sent |= {api.Header.ROLLUP.value: "sub", api.Header.MSG_TTL.value: f"{last_s}s"}
         ack = await self.insist(
             "store a message", lambda: self._stream.publish(subject, data, headers=sent, timeout=_TRY_S)
         )
@@ -372,6 +382,8 @@ def _stream_config(plan: StreamPlan, replicas: int) -> api.StreamConfig:
         num_replicas=replicas,
         duplicate_window=plan.repeat_s,
         allow_direct=True,
+        allow_rollup_hdrs=plan.closes,
+        allow_msg_ttl=plan.closes,
         republish=republish,
     )
 

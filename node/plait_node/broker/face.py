@@ -146,8 +146,13 @@ class Broker(Protocol):
         """Drop an answer that was delivered and paid."""
         ...
 
-    async def publish_pay(self, worker: bytes, request: bytes, notice: gateway_pb2.PayNotice, *, key: str) -> None:
-        """Forward a payment or a cancellation to the worker of a request."""
+    async def publish_pay(
+        self, worker: bytes, request: bytes, notice: gateway_pb2.PayNotice, *, key: str, last: bool = False
+    ) -> None:
+        """Forward a payment or a cancellation to the worker of a request.
+
+        The `last` one takes the place of those before it, and is kept for two minutes.
+        """
         ...
 
     def payments(self, worker: bytes, request: bytes, *, after: int = 0) -> AsyncIterator[Notice]:

@@ -150,9 +150,11 @@ class NatsBroker:
         """Drop an answer that was delivered and paid."""
         await self._connection.purge(subjects.RESULTS.name, subjects.results(gateway, request))
 
-    async def publish_pay(self, worker: bytes, request: bytes, notice: gateway_pb2.PayNotice, *, key: str) -> None:
+    async def publish_pay(
+        self, worker: bytes, request: bytes, notice: gateway_pb2.PayNotice, *, key: str, last: bool = False
+    ) -> None:
         """Forward a payment or a cancellation to the worker of a request."""
-        await self._append(subjects.pay(worker, request), notice, key)
+        await self._append(subjects.pay(worker, request), notice, key, last_s=subjects.LAST_LIFE_S if last else 0)
 
     async def payments(self, worker: bytes, request: bytes, *, after: int = 0) -> AsyncIterator[Notice]:
         """Yield payments after a sequence, then wait for more."""
@@ -197,12 +199,9 @@ class NatsBroker:
     async def prompts(self, request: bytes, *, after: int = 0) -> list[BroughtPrompt]:
         """Return what was delivered for a request after a sequence, oldest first."""
         subject = f"$KV.{subjects.PROMPTS_BUCKET}.{subjects.prompt_key(request)}"
-        found: list[BroughtPrompt] = []
-        for row in await self._rows(subjects.PROMPTS_STREAM, subject, after=after):
-            call = _read(gateway_pb2.PromptCall, row)
-            if call is not None:
-                found.append(BroughtPrompt(sequence=row.sequence, call=call))
-        return found
+        rows = await self._rows(subjects.PROMPTS_STREAM, subject, after=after)
+        calls = [(row.sequence, _read(gateway_pb2.PromptCall, row)) for row in rows]
+        return [BroughtPrompt(sequence=sequence, call=call) for sequence, call in calls if call is not None]
 
     async def dead_letters(self) -> list[DeadLetter]:
         """Return the jobs that were given up."""
@@ -290,8 +289,9 @@ class NatsBroker:
             ack_wait_s=self._ack_wait_s,
         )
 
-    async def _append(self, subject: str, message: Message, key: str) -> None:
-        await self._connection.publish(subject, message.SerializeToString(), name=f"{subject}.{key}")
+    async def _append(self, subject: str, message: Message, key: str, *, last_s: int = 0) -> None:
+        name = subjects.message_id(subject, key)
+        await self._connection.publish(subject, message.SerializeToString(), name=name, last_s=last_s)
 
     @asynccontextmanager
     async def _woken(self, subject: str) -> AsyncGenerator[Wake]:

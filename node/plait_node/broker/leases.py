@@ -82,6 +82,10 @@ class Shared(Protocol):
         """Keep a job that was taken, for as long as its answer is kept; again is no error."""
         ...
 
+    async def forget_job(self, gateway: bytes, request: bytes) -> None:
+        """Drop a job that ended."""
+        ...
+
     async def job(self, gateway: bytes, request: bytes) -> gateway_pb2.JobCall | None:
         """Return a job that was taken."""
         ...
@@ -143,6 +147,11 @@ class MemoryShared:
         """Keep a job."""
         self._check_open()
         self._jobs.setdefault((gateway, request), call.SerializeToString())
+
+    async def forget_job(self, gateway: bytes, request: bytes) -> None:
+        """Drop a job that ended."""
+        self._check_open()
+        self._jobs.pop((gateway, request), None)
 
     async def job(self, gateway: bytes, request: bytes) -> gateway_pb2.JobCall | None:
         """Return a job."""

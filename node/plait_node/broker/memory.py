@@ -115,9 +115,13 @@ class MemoryBroker:
         """Drop an answer that was delivered and paid."""
         self._logs.pop(("result", gateway, request), None)
 
-    async def publish_pay(self, worker: bytes, request: bytes, notice: gateway_pb2.PayNotice, *, key: str) -> None:
+    async def publish_pay(
+        self, worker: bytes, request: bytes, notice: gateway_pb2.PayNotice, *, key: str, last: bool = False
+    ) -> None:
         """Forward a payment or a cancellation to the worker of a request."""
         await self._append(("pay", worker, request), notice, key=key)
+        if last:
+            del self._logs["pay", worker, request][:-1]
 
     async def payments(self, worker: bytes, request: bytes, *, after: int = 0) -> AsyncIterator[Notice]:
         """Yield payments after a sequence, then wait for more."""

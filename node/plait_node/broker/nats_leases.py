@@ -47,7 +47,7 @@ class NatsShared:
         # The name makes a retry of this very call harmless, and of no other: a fence has no content to tell it by.
         own = keccak(record.body).hex() if record.body else secrets.token_hex(8)
         subject = subjects.book(gateway, channel)
-        name = f"{subject}.{after}.{record.holder}.{own}"
+        name = subjects.message_id(subject, f"{after}.{record.holder}.{own}")
         return await self._connection.append(subject, record.body, name=name, headers=headers, after=after)
 
     async def last(self, gateway: bytes, channel: bytes) -> LogRow | None:
@@ -75,12 +75,17 @@ class NatsShared:
     async def keep_job(self, gateway: bytes, request: bytes, call: gateway_pb2.JobCall) -> None:
         """Keep a job."""
         subject = subjects.taken(gateway, request)
-        await self._connection.publish(subject, call.SerializeToString(), name=subject)
+        await self._connection.publish(subject, call.SerializeToString(), name=subjects.message_id(subject, "kept"))
+
+    async def forget_job(self, gateway: bytes, request: bytes) -> None:
+        """Drop a job that ended."""
+        subject = subjects.taken(gateway, request)
+        await self._connection.publish(subject, b"", name=subjects.message_id(subject, "gone"), last_s=1)
 
     async def job(self, gateway: bytes, request: bytes) -> gateway_pb2.JobCall | None:
         """Return a job."""
         row = await self._connection.last_of(subjects.TAKEN.name, subjects.taken(gateway, request))
-        if row is None:
+        if row is None or not row.data:
             return None
         try:
             return gateway_pb2.JobCall.FromString(row.data)

@@ -23,6 +23,9 @@ max_payload: 1048576
 jetstream {{ store_dir: "{directory}/store", sync_interval: 5s }}
 """
 _STEP_S = 0.02
+# It shares its machine with models: half of the usual slack above what it holds, and less of it beyond 512 MiB. Who
+# sets these for the node sets them for the server.
+_MEMORY = {"GOGC": "50", "GOMEMLIMIT": "512MiB"}
 
 
 class LocalServer:
@@ -54,6 +57,7 @@ class LocalServer:
             find_server(),
             "-c",
             str(config),
+            env=_MEMORY | os.environ,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 # Seconds. A request lives at most an hour past its acceptance; receipts and jobs count until 30 minutes later.
 _HOUR = 3600.0
 _ANSWER_LIFE_S = 2 * _HOUR
 _DEAD_LIFE_S = 7 * 24 * _HOUR
+# Nobody waits for acknowledgements: who looks at them does so at once.
+_ACK_LIFE_S = 300.0
+# A call that is made again is made within 20 s. The server keeps each id in memory for so long: of an answer's events,
+# a few hundred bytes each, far more than of all else.
+_REPEAT_S = 120.0
+# What is last of its subject is kept for this long after a job ended: as long as a worker may wait for it, and longer.
+LAST_LIFE_S = 120
 
 OFFERS_BUCKET = "plait-workers"
 OFFERS_STREAM = f"KV_{OFFERS_BUCKET}"
@@ -21,7 +29,10 @@ NOBODY = bytes(20)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamPlan:
-    """What a stream keeps, for how long, and for how long it recognises a repeated message id."""
+    """What a stream keeps, for how long, and for how long it recognises a repeated message id.
+
+    Where it `closes`, a message may end its subject: it takes the place of all before it, and goes soon.
+    """
 
     name: str
     pattern: str
@@ -29,16 +40,24 @@ class StreamPlan:
     repeat_s: float
     queue: bool = False
     wake: bool = True
+    closes: bool = False
 
 
 JOBS = StreamPlan(name="PLAIT_JOBS", pattern="plait.job.*.*", life_s=_HOUR, repeat_s=_HOUR, queue=True)
-RESULTS = StreamPlan(name="PLAIT_RESULTS", pattern="plait.result.*.*.*", life_s=_ANSWER_LIFE_S, repeat_s=600.0)
-PAYS = StreamPlan(name="PLAIT_PAYS", pattern="plait.pay.*.*", life_s=_ANSWER_LIFE_S, repeat_s=_HOUR)
-ACKS = StreamPlan(name="PLAIT_ACKS", pattern="plait.ack.*.*", life_s=_ANSWER_LIFE_S, repeat_s=600.0)
+RESULTS = StreamPlan(name="PLAIT_RESULTS", pattern="plait.result.*.*.*", life_s=_ANSWER_LIFE_S, repeat_s=_REPEAT_S)
+PAYS = StreamPlan(name="PLAIT_PAYS", pattern="plait.pay.*.*", life_s=_ANSWER_LIFE_S, repeat_s=_REPEAT_S, closes=True)
+ACKS = StreamPlan(name="PLAIT_ACKS", pattern="plait.ack.*.*", life_s=_ACK_LIFE_S, repeat_s=_REPEAT_S)
 DEAD = StreamPlan(name="PLAIT_DEAD", pattern="plait.dead.*.*", life_s=_DEAD_LIFE_S, repeat_s=_HOUR, wake=False)
 # Money: kept for good (0), as the journals are that are made of it.
-BOOKS = StreamPlan(name="PLAIT_BOOKS", pattern="plait.book.*.*", life_s=0.0, repeat_s=600.0, wake=False)
-TAKEN = StreamPlan(name="PLAIT_TAKEN", pattern="plait.taken.*.*", life_s=_ANSWER_LIFE_S, repeat_s=_HOUR, wake=False)
+BOOKS = StreamPlan(name="PLAIT_BOOKS", pattern="plait.book.*.*", life_s=0.0, repeat_s=_REPEAT_S, wake=False)
+TAKEN = StreamPlan(
+    name="PLAIT_TAKEN",
+    pattern="plait.taken.*.*",
+    life_s=_ANSWER_LIFE_S,
+    repeat_s=_REPEAT_S,
+    wake=False,
+    closes=True,
+)
 STREAMS = (JOBS, RESULTS, PAYS, ACKS, DEAD, BOOKS, TAKEN)
 ALL_STREAMS = (*(plan.name for plan in STREAMS), OFFERS_STREAM, PROMPTS_STREAM, LEASES_STREAM)
 
@@ -96,6 +115,11 @@ def books(gateway: bytes) -> str:
 def taken(gateway: bytes, request: bytes) -> str:
     """Name where an owner's gateways keep a job that one of them took."""
     return f"plait.taken.{_hex(gateway, 20)}.{_hex(request, 32)}"
+
+
+def message_id(subject: str, key: str) -> str:
+    """Name a message of a subject for the server, which keeps it with the message and, for a while, in memory."""
+    return hashlib.blake2b(f"{subject}.{key}".encode(), digest_size=16).hexdigest()
 
 
 def lease_key(gateway: bytes, holder: str) -> str:

@@ -203,8 +203,9 @@ class Gateway:
         if job is None:
             return self._till.ack(accepted)
         self._pay_workers(job.name)
-        await self._line.pay(job, self._worker_of(job.name), payment)
-        if self._store.ended(job.name):
+        ended = self._store.ended(job.name)
+        await self._line.pay(job, self._worker_of(job.name), payment, last=ended)
+        if ended:
             self._line.forget(job.name)
         return self._till.ack(accepted)
 
@@ -361,6 +362,7 @@ class Gateway:
     async def _forget(self, name: Hash) -> None:
         try:
             await self._outside.broker.forget_results(self._outside.me, name)
+            await self._outside.broker.shared.forget_job(self._outside.me, name)
         except BrokerError as error:
             _LOG.warning("answer not dropped, it goes in two hours request=0x%s error=%s", name.hex(), error)
 

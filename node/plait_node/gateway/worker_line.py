@@ -24,11 +24,11 @@ class WorkerLine:
         self._broker = broker
         self._last: dict[Hash, gateway_pb2.PayNotice] = {}
 
-    async def pay(self, job: StoredJob, worker: Address | None, payment: Payment) -> None:
-        """Forward a payment; raise `BrokerAwayError` (it is journaled, so the payer may send it again)."""
+    async def pay(self, job: StoredJob, worker: Address | None, payment: Payment, *, last: bool) -> None:
+        """Forward a payment, the job's `last` or not; raise `BrokerAwayError`: the payer may send it again."""
         notice = gateway_pb2.PayNotice(payment=codec.payment_to_pb(payment))
         self._last[job.name] = notice
-        await self._send(job, worker, notice, struct_hash(payment.pay.message).hex())
+        await self._send(job, worker, notice, struct_hash(payment.pay.message).hex(), last=last)
 
     async def cancel(self, job: StoredJob, worker: Address | None, cancel: Signed[Cancel]) -> None:
         """Forward a cancellation; raise `BrokerAwayError`."""
@@ -50,11 +50,13 @@ class WorkerLine:
         """Drop what is remembered of a job that ended."""
         self._last.pop(name, None)
 
-    async def _send(self, job: StoredJob, worker: Address | None, notice: gateway_pb2.PayNotice, key: str) -> None:
+    async def _send(
+        self, job: StoredJob, worker: Address | None, notice: gateway_pb2.PayNotice, key: str, *, last: bool = False
+    ) -> None:
         workers = [worker] if worker else [each.node for each in job.quote.workers]
         try:
             for each in workers:
-                await self._broker.publish_pay(each, job.name, notice, key=key)
+                await self._broker.publish_pay(each, job.name, notice, key=key, last=last)
         except BrokerError as error:
             text = f"your payment is journaled, but the worker could not be told ({error}); send the same call again"
             raise BrokerAwayError(text, moved=True) from error

@@ -289,6 +289,23 @@ async def test_results_forgotten_are_gone_and_others_stay(broker: Broker, reques
         assert len(await take(results, 1)) == 1
 
 
+async def test_last_payment_takes_the_place_of_those_before_it(broker: Broker, request_id: bytes) -> None:
+    worker, other = secrets.token_bytes(20), secrets.token_bytes(32)
+    await broker.publish_pay(worker, other, notice_of(4), key="4")
+    async with aclosing(broker.payments(worker, request_id)) as notices:
+        for to in (4, 8):
+            await broker.publish_pay(worker, request_id, notice_of(to), key=str(to))
+        before = await take(notices, 2)
+        for _ in range(2):
+            await broker.publish_pay(worker, request_id, notice_of(16), key="16", last=True)
+        assert [item.notice.cancel.message.to for item in before + await take(notices, 1)] == [4, 8, 16]
+        assert await nothing_comes(notices)
+    for request, to in ((request_id, 16), (other, 4)):
+        async with aclosing(broker.payments(worker, request)) as notices:
+            assert [item.notice.cancel.message.to for item in await take(notices, 1)] == [to]
+            assert await nothing_comes(notices)
+
+
 async def test_payments_reach_their_worker_once_and_resume(broker: Broker, request_id: bytes) -> None:
     worker = secrets.token_bytes(20)
     for to in (4, 4, 8):

@@ -95,6 +95,16 @@ async def test_job_that_was_taken_is_kept_by_its_request(broker: Broker, gateway
     assert await broker.shared.job(secrets.token_bytes(20), name) is None
 
 
+async def test_job_that_ended_is_forgotten_and_others_are_not(broker: Broker, gateway: bytes) -> None:
+    name, other = secrets.token_bytes(32), secrets.token_bytes(32)
+    for each in (name, other):
+        await broker.shared.keep_job(gateway, each, call_of(b"sealed"))
+    for _ in range(2):
+        await broker.shared.forget_job(gateway, name)
+        assert await broker.shared.job(gateway, name) is None
+    assert await broker.shared.job(gateway, other) == call_of(b"sealed")
+
+
 async def test_closed_broker_shares_nothing(gateway: bytes, channel: bytes) -> None:
     broker = MemoryBroker(lambda: 0.0)
     await broker.close()

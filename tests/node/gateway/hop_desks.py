@@ -63,10 +63,12 @@ class FaultyBroker(MemoryBroker):
 
         self.shared.append = append  # type: ignore[method-assign]
 
-    async def publish_pay(self, worker: bytes, request: bytes, notice: gateway_pb2.PayNotice, *, key: str) -> None:
+    async def publish_pay(
+        self, worker: bytes, request: bytes, notice: gateway_pb2.PayNotice, *, key: str, last: bool = False
+    ) -> None:
         if self.faults.due("unsent"):
             raise BrokerDownError("the test says so")
-        await super().publish_pay(worker, request, notice, key=key)
+        await super().publish_pay(worker, request, notice, key=key, last=last)
         self.paid.setdefault(worker, {}).setdefault(key, codec.payment_from_pb(notice.hop))
 
 
