@@ -18,7 +18,7 @@ from plait.protocol.typed import Key
 from plait_node.wire import HandshakeError, MalformedFrameError, PeerIdentity, TensorError, decode_rows, encode_rows
 from plait_node.wire.certificate import Certificate
 from plait_node.wire.dial import Destination
-from plait_node.wire.frames import Joiner, frame_bytes, parse_frame, parts_of
+from plait_node.wire.frames import BATCH_FRAMES, Joiner, batch_of, frame_bytes, parse_frame, parts_of
 from plait_node.wire.handshake import Handshake
 from plait_node.wire.identity import MAX_FRAME_BYTES
 from plait_node.wire.knock import Knock
@@ -97,9 +97,9 @@ def joined(data: bytes) -> bool:
         except MalformedFrameError:
             return False
         assert len(joiner._joined) <= MAX_FRAME_BYTES
-        if taken is not None:
-            frame, size = taken
-            assert frame.WhichOneof("body") not in {None, "part"}
+        assert len(taken) <= BATCH_FRAMES
+        for frame, size in taken:
+            assert frame.WhichOneof("body") not in {None, "part", "batch"}
             assert size <= MAX_FRAME_BYTES
             whole = True
     return whole
@@ -263,12 +263,16 @@ def targets() -> list[Target]:
     """Return the targets of the wire."""
     frames = frame_seeds()
     whole = pb.Frame(rows=pb.Rows(job=bytes(32), step=1, count=1, codec="ids", data=bytes(_PIECE)))
+    small = pb.Frame(ping=pb.Ping(number=1)).SerializeToString()
     big = pb.Frame(part=pb.Part(data=bytes(60_000))).SerializeToString()
     streams = [
         _stream(*_cut(whole)),
         _stream(whole.SerializeToString(), *_cut(whole)),
         _stream(big, times=200) + _stream(*_cut(whole)),
         _stream(*list(parts_of(whole.SerializeToString()))),
+        _stream(batch_of([small] * 3)),
+        _stream(batch_of([small, batch_of([small] * 2)])),
+        _stream(small, batch_of([small, *_cut(whole)]), *_cut(whole)),
     ]
     floats = [b"\x45" + seed[4:] for seed in _row_seeds()[1:2]] + [b"\1" + bytes(8), b"\0" + b"\0\0\xc0\x7f"]
     wide = 60 << 20  # a stream of parts is held up to the limit of a frame, twice while it becomes one

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from google.protobuf.message import DecodeError
 
@@ -11,6 +11,8 @@ from plait_node.wire.errors import FrameTooLargeError, MalformedFrameError
 from plait_node.wire.identity import MAX_FRAME_BYTES
 
 PART_BYTES = 128 << 10
+BATCH_FRAMES, BATCH_BYTES = 64, PART_BYTES  # of one batch at most
+_WRAPPED = ("part", "batch")
 
 
 def parse_frame(data: bytes) -> pb.Frame:
@@ -44,30 +46,52 @@ def parts_of(data: bytes) -> Iterator[bytes]:
         yield pb.Frame(part=part).SerializeToString()
 
 
+def batch_of(frames: Sequence[bytes]) -> bytes:
+    """Return the one message that carries some frames' bytes: at most `BATCH_FRAMES`, and `BATCH_BYTES` together."""
+    if len(frames) == 1:
+        return frames[0]
+    return pb.Frame(batch=pb.Batch(frames=frames)).SerializeToString()
+
+
 class Joiner:
-    """Puts the parts of one peer's frames together again."""
+    """Puts the parts of one peer's frames together again, and takes batches of them apart."""
 
     def __init__(self) -> None:
         self._joined = bytearray()
 
-    def take(self, data: bytes) -> tuple[pb.Frame, int] | None:
-        """Return a whole frame and its size, None while parts of it are missing; raise `MalformedFrameError`."""
+    def take(self, data: bytes) -> Sequence[tuple[pb.Frame, int]]:
+        """Return the frames that are whole with this message, each with its size; raise `MalformedFrameError`."""
         frame = parse_frame(data)
-        if frame.WhichOneof("body") != "part":
-            if self._joined:
-                raise MalformedFrameError("another frame between the parts of one")
-            return frame, len(data)
-        part = frame.part
+        kind = frame.WhichOneof("body")
+        if kind == "part":
+            return self._join(frame.part)
+        if self._joined:
+            raise MalformedFrameError("another frame between the parts of one")
+        return _apart(frame.batch) if kind == "batch" else ((frame, len(data)),)
+
+    def _join(self, part: pb.Part) -> Sequence[tuple[pb.Frame, int]]:
         if not part.data or len(self._joined) + len(part.data) > MAX_FRAME_BYTES:
             raise MalformedFrameError(
                 f"the parts of a frame are empty or above the limit of {MAX_FRAME_BYTES} together"
             )
         self._joined += part.data
         if not part.last:
-            return None
+            return ()
         whole = bytes(self._joined)
         self._joined.clear()
         frame = parse_frame(whole)
-        if frame.WhichOneof("body") == "part":
-            raise MalformedFrameError("a part of parts")
-        return frame, len(whole)
+        if frame.WhichOneof("body") in _WRAPPED:
+            raise MalformedFrameError("a frame in parts that is itself a part or a batch")
+        return ((frame, len(whole)),)
+
+
+def _apart(batch: pb.Batch) -> Sequence[tuple[pb.Frame, int]]:
+    count, size = len(batch.frames), sum(map(len, batch.frames))
+    if not 0 < count <= BATCH_FRAMES or size > BATCH_BYTES:
+        raise MalformedFrameError(
+            f"a batch of {count} frames and {size} bytes; it has 1 to {BATCH_FRAMES}, at most {BATCH_BYTES} bytes"
+        )
+    frames = [(parse_frame(data), len(data)) for data in batch.frames]
+    if any(frame.WhichOneof("body") in _WRAPPED for frame, _ in frames):
+        raise MalformedFrameError("a batch of parts or of batches")
+    return frames

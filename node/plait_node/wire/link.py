@@ -11,7 +11,7 @@ from plait.protocol.errors import Fault
 from plait.protocol.ids import Address
 from plait.protocol.pb import stage_pb2 as pb
 from plait_node.wire.errors import LinkClosedError, MalformedFrameError, SendTimeoutError, WireError
-from plait_node.wire.frames import Joiner, frame_bytes, parts_of
+from plait_node.wire.frames import BATCH_BYTES, BATCH_FRAMES, Joiner, batch_of, frame_bytes, parts_of
 from plait_node.wire.identity import Blame, OnBlame, Patience, log_blame
 from plait_node.wire.queue import WeighedQueue
 from plait_node.wire.transport import Transport
@@ -123,9 +123,9 @@ class Link:
         try:
             while (data := await self._transport.read()) is not None:
                 self._heard = True
-                whole = joiner.take(data)
-                if whole is not None and self._handle(whole[0]):
-                    await self._deliver(*whole)
+                for frame, size in joiner.take(data):
+                    if self._handle(frame):
+                        await self._deliver(frame, size)
             self._end("the peer ended the stream without a goodbye", lost=True, blamed=True)
         except MalformedFrameError as error:
             self._end(error.text, fault=error.fault(), blamed=True)
@@ -164,13 +164,21 @@ class Link:
     async def _write(self) -> None:
         try:
             while (data := await self._outbox.get()) is not None:
-                for part in parts_of(data):
+                for part in parts_of(self._packed(data)):
                     async with asyncio.timeout(self._patience.send_s):
                         await self._transport.write(part)
         except TimeoutError:
             self._end(f"took nothing for {self._patience.send_s} s", lost=True, blamed=True)
         except WireError as error:
             self._end(error.text, lost=True, blamed=True)
+
+    def _packed(self, first: bytes) -> bytes:
+        """Return a frame, together with those that wait behind it: what a message costs is paid once for all."""
+        frames, room = [first], BATCH_BYTES - len(first)
+        while len(frames) < BATCH_FRAMES and (data := self._outbox.take(room)) is not None:
+            frames.append(data)
+            room -= len(data)
+        return batch_of(frames)
 
     async def _heartbeat(self) -> None:
         # Missed beats are counted, not seconds: when this process itself is stalled, its beats are late as well.
@@ -194,7 +202,8 @@ class Link:
         if blamed:
             self._on_blame(Blame(owner=self.peer, where=self._transport.where, reason=reason, lost=lost))
         if fault is not None:
-            self._outbox.force(pb.Frame(fault=pb.JobFault(fault=fault_to_pb(fault))).SerializeToString())
+            goodbye = pb.Frame(fault=pb.JobFault(fault=fault_to_pb(fault))).SerializeToString()
+            self._outbox.force(goodbye, len(goodbye))
         self._outbox.end()
         self._inbox.end()
         self._ending = asyncio.create_task(self._finish(), name="link-end")

@@ -55,6 +55,15 @@ class WeighedQueue(Generic[T]):
                 return None
             self._filled.clear()
             await self._filled.wait()
+        return self._pop()
+
+    def take(self, most: int) -> T | None:
+        """Return the next item if it is there and weighs no more than `most`; for the consumer, behind `get`."""
+        if not self._items or self._items[0][1] - _ITEM_COST > most:
+            return None
+        return self._pop()
+
+    def _pop(self) -> T:
         item, weight = self._items.popleft()
         self._weight -= weight
         self._freed.set()

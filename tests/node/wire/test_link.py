@@ -24,7 +24,7 @@ from plait_node.wire import (
     Patience,
 )
 from plait_node.wire import link as link_module
-from plait_node.wire.frames import PART_BYTES, Joiner, parse_frame
+from plait_node.wire.frames import BATCH_BYTES, BATCH_FRAMES, PART_BYTES, Joiner, batch_of, parse_frame
 from plait_node.wire.identity import MAX_FRAME_BYTES
 
 
@@ -124,8 +124,30 @@ PARTS = {
 }
 
 
-@pytest.mark.parametrize("frames", PARTS.values(), ids=PARTS.keys())
-async def test_link_malformed_parts_close_the_stream_and_blame_the_sender(frames: list[pb.Frame]) -> None:
+def batch(*frames: pb.Frame | bytes) -> pb.Frame:
+    data = [frame if isinstance(frame, bytes) else frame.SerializeToString() for frame in frames]
+    return pb.Frame(batch=pb.Batch(frames=data))
+
+
+BATCHES = {
+    "a batch of none": [batch()],
+    "a batch of too many": [batch(*[rows(1)] * (BATCH_FRAMES + 1))],
+    "a batch of too many bytes": [batch(rows(1, bytes(BATCH_BYTES // 2)), rows(2, bytes(BATCH_BYTES // 2)))],
+    "a batch of batches": [batch(rows(1), batch(rows(2), rows(3)))],
+    "a batch of parts": [batch(pb.Frame(part=pb.Part(data=rows(1).SerializeToString(), last=True)))],
+    "a batch with no frame in it": [batch(rows(1), b"\xff\xff")],
+    "a batch with an empty frame in it": [batch(rows(1), b"")],
+    "a batch with a nonce in it": [batch(rows(1), pb.Frame(nonce=pb.Nonce(node=bytes(20))))],
+    "a batch between parts": [pb.Frame(part=pb.Part(data=b"x")), batch(rows(1), rows(2))],
+    "a batch in parts": [pb.Frame(part=pb.Part(data=batch(rows(1), rows(2)).SerializeToString(), last=True))],
+}
+
+
+@pytest.mark.parametrize("frames", [*PARTS.values(), *BATCHES.values()], ids=[*PARTS.keys(), *BATCHES.keys()])
+async def test_link_malformed_parts_and_batches_close_the_stream_and_blame_the_sender(
+    frames: list[pb.Frame], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link_module, "BATCH_FRAMES", 1)  # they are sent as they are
     async with linked() as pair:
         for frame in frames:
             pair.dialed._outbox.force(frame.SerializeToString())
@@ -142,9 +164,38 @@ def test_joiner_gives_every_frame_back_that_was_cut(data: bytes, size: int) -> N
     for at in range(0, len(whole), size):
         part = pb.Part(data=whole[at : at + size], last=at + size >= len(whole))
         got.append(joiner.take(pb.Frame(part=part).SerializeToString()))
-    assert got[:-1] == [None] * (len(got) - 1)
-    assert got[-1] == (frame, len(whole))
-    assert joiner.take(whole) == (frame, len(whole))
+    assert got[:-1] == [()] * (len(got) - 1)
+    assert got[-1] == ((frame, len(whole)),)
+    assert joiner.take(whole) == ((frame, len(whole)),)
+
+
+@given(st.lists(st.binary(min_size=1, max_size=2_000), min_size=1, max_size=BATCH_FRAMES))
+def test_joiner_gives_every_frame_of_a_batch_back(many: list[bytes]) -> None:
+    frames = [rows(step, data) for step, data in enumerate(many)]
+    sent = [frame.SerializeToString() for frame in frames]
+    taken = Joiner().take(batch_of(sent))
+    assert list(taken) == [(frame, len(data)) for frame, data in zip(frames, sent, strict=True)]
+
+
+async def test_link_frames_that_wait_together_are_one_message_within_its_bounds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with linked() as pair:
+        written: list[int] = []
+        write = pair.dialed._transport.write
+
+        async def counted(data: bytes) -> None:
+            written.append(len(data))
+            await write(data)
+
+        monkeypatch.setattr(pair.dialed._transport, "write", counted)
+        sizes = [100] * 150 + [BATCH_BYTES // 3] * 7 + [3 * PART_BYTES] + [200] * 10
+        for step, size in enumerate(sizes):
+            assert pair.dialed.offer(rows(step, bytes(size)))
+        got = [(await pair.accepted.receive(deadline_s=5)).rows for _ in sizes]
+        assert [(each.step, len(each.data)) for each in got] == list(enumerate(sizes))
+        assert len(written) <= 3 + 4 + 4 + 2 + 3  # 150 small ones, 7 of which two fit, four parts, 10 small, heartbeats
+        assert max(written) <= PART_BYTES + 1_024
 
 
 async def test_link_large_frame_over_a_slow_line_is_no_silence() -> None:

@@ -8,7 +8,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Frame(_message.Message):
-    __slots__ = ("nonce", "hello", "open", "opened", "start", "rows", "leaf", "tokens", "payment", "ack", "end", "cancel", "ping", "pong", "fault", "draft", "where", "at", "knock", "knocked", "part")
+    __slots__ = ("nonce", "hello", "open", "opened", "start", "rows", "leaf", "tokens", "payment", "ack", "end", "cancel", "ping", "pong", "fault", "draft", "where", "at", "knock", "knocked", "part", "batch")
     NONCE_FIELD_NUMBER: _ClassVar[int]
     HELLO_FIELD_NUMBER: _ClassVar[int]
     OPEN_FIELD_NUMBER: _ClassVar[int]
@@ -30,6 +30,7 @@ class Frame(_message.Message):
     KNOCK_FIELD_NUMBER: _ClassVar[int]
     KNOCKED_FIELD_NUMBER: _ClassVar[int]
     PART_FIELD_NUMBER: _ClassVar[int]
+    BATCH_FIELD_NUMBER: _ClassVar[int]
     nonce: Nonce
     hello: _signed_pb2.SignedHello
     open: Open
@@ -51,7 +52,8 @@ class Frame(_message.Message):
     knock: Knock
     knocked: Knocked
     part: Part
-    def __init__(self, nonce: _Optional[_Union[Nonce, _Mapping[str, object]]] = ..., hello: _Optional[_Union[_signed_pb2.SignedHello, _Mapping[str, object]]] = ..., open: _Optional[_Union[Open, _Mapping[str, object]]] = ..., opened: _Optional[_Union[Opened, _Mapping[str, object]]] = ..., start: _Optional[_Union[Start, _Mapping[str, object]]] = ..., rows: _Optional[_Union[Rows, _Mapping[str, object]]] = ..., leaf: _Optional[_Union[LeafOf, _Mapping[str, object]]] = ..., tokens: _Optional[_Union[Tokens, _Mapping[str, object]]] = ..., payment: _Optional[_Union[HopPayment, _Mapping[str, object]]] = ..., ack: _Optional[_Union[HopAck, _Mapping[str, object]]] = ..., end: _Optional[_Union[End, _Mapping[str, object]]] = ..., cancel: _Optional[_Union[CancelJob, _Mapping[str, object]]] = ..., ping: _Optional[_Union[Ping, _Mapping[str, object]]] = ..., pong: _Optional[_Union[Ping, _Mapping[str, object]]] = ..., fault: _Optional[_Union[JobFault, _Mapping[str, object]]] = ..., draft: _Optional[_Union[Draft, _Mapping[str, object]]] = ..., where: _Optional[_Union[Where, _Mapping[str, object]]] = ..., at: _Optional[_Union[At, _Mapping[str, object]]] = ..., knock: _Optional[_Union[Knock, _Mapping[str, object]]] = ..., knocked: _Optional[_Union[Knocked, _Mapping[str, object]]] = ..., part: _Optional[_Union[Part, _Mapping[str, object]]] = ...) -> None: ...
+    batch: Batch
+    def __init__(self, nonce: _Optional[_Union[Nonce, _Mapping[str, object]]] = ..., hello: _Optional[_Union[_signed_pb2.SignedHello, _Mapping[str, object]]] = ..., open: _Optional[_Union[Open, _Mapping[str, object]]] = ..., opened: _Optional[_Union[Opened, _Mapping[str, object]]] = ..., start: _Optional[_Union[Start, _Mapping[str, object]]] = ..., rows: _Optional[_Union[Rows, _Mapping[str, object]]] = ..., leaf: _Optional[_Union[LeafOf, _Mapping[str, object]]] = ..., tokens: _Optional[_Union[Tokens, _Mapping[str, object]]] = ..., payment: _Optional[_Union[HopPayment, _Mapping[str, object]]] = ..., ack: _Optional[_Union[HopAck, _Mapping[str, object]]] = ..., end: _Optional[_Union[End, _Mapping[str, object]]] = ..., cancel: _Optional[_Union[CancelJob, _Mapping[str, object]]] = ..., ping: _Optional[_Union[Ping, _Mapping[str, object]]] = ..., pong: _Optional[_Union[Ping, _Mapping[str, object]]] = ..., fault: _Optional[_Union[JobFault, _Mapping[str, object]]] = ..., draft: _Optional[_Union[Draft, _Mapping[str, object]]] = ..., where: _Optional[_Union[Where, _Mapping[str, object]]] = ..., at: _Optional[_Union[At, _Mapping[str, object]]] = ..., knock: _Optional[_Union[Knock, _Mapping[str, object]]] = ..., knocked: _Optional[_Union[Knocked, _Mapping[str, object]]] = ..., part: _Optional[_Union[Part, _Mapping[str, object]]] = ..., batch: _Optional[_Union[Batch, _Mapping[str, object]]] = ...) -> None: ...
 
 class Nonce(_message.Message):
     __slots__ = ("version_min", "version_max", "nonce", "node", "clock")
@@ -224,6 +226,12 @@ class Part(_message.Message):
     data: bytes
     last: bool
     def __init__(self, data: _Optional[bytes] = ..., last: _Optional[bool] = ...) -> None: ...
+
+class Batch(_message.Message):
+    __slots__ = ("frames",)
+    FRAMES_FIELD_NUMBER: _ClassVar[int]
+    frames: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, frames: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class Knock(_message.Message):
     __slots__ = ("to", "record", "body")
