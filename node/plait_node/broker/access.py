@@ -59,6 +59,17 @@ class UserClient(Client):
         for wake in self.wakes:
             wake.ring()
 
+    @staticmethod
+    def _parse_header_lines(raw: bytes) -> dict[str, str]:
+        """Read headers as nats-py does, but for its look at each character of each name: they come with each event."""
+        found: dict[str, str] = {}
+        for line in raw.split(b"\r\n"):
+            name, colon, value = line.partition(b":")
+            key = name.strip()
+            if colon and key.isascii() and len(key.split()) < 2:
+                found[key.decode("ascii")] = value.strip().decode("utf-8", "replace")
+        return found
+
     @property
     def clustered(self) -> bool:
         """Whether the server belongs to a cluster."""

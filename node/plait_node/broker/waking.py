@@ -25,7 +25,7 @@ class Wake:
         self._named: int | None = None  # the last sequence that was rung for; None: there may be what nobody rang for
 
     def ring(self, sequence: int | None = None) -> None:
-        """Have the reader look at once, and again soon after: for a stored sequence, or for what nobody may have named."""
+        """Have the reader look at once, and again soon after: for a stored sequence, or for what nobody rang for."""
         self._event.set()
         self._wait_s = _LOOK_S
         if sequence is None:

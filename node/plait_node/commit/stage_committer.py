@@ -74,6 +74,11 @@ class StageCommitter:
         return self._end is not None and self._at >= self._end
 
     @property
+    def due(self) -> bool:
+        """Tell whether all rows of the next window are there, as the cut has it; the leaf above it may be missing."""
+        return self._outputs.end >= self._cut.close_at(self._at)
+
+    @property
     def _at(self) -> int:
         return self.signed[-1].message.start + self.signed[-1].message.count if self.signed else self._cut.row
 

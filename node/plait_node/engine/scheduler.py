@@ -8,13 +8,14 @@ for about `pass_s` seconds, and what a pass made is delivered when it ends. `bat
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from plait.protocol.ids import Hash
 from plait_node.engine.batching import FAIR_EVERY, Pace, Waiting, compose
@@ -49,6 +50,14 @@ class _Turn:
     @property
     def end(self) -> int:
         return self.work.step + self.work.count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Did(Generic[T]):
+    """What came of something that the thread did, or its error."""
+
+    done: T | None = None
+    error: BaseException | None = None
 
 
 class Scheduler:
@@ -132,7 +141,7 @@ class Scheduler:
         """Let the pass in hand end and take no more: what waits or comes later is cancelled, its jobs are unknown."""
         self._stopped = True
         self._clear()
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._thread.shutdown(wait=False)
 
     def _clear(self) -> None:
         for _, answer in self._calls:
@@ -193,29 +202,36 @@ class Scheduler:
         resident = self._residents.get(job)
         return resident is not None and resident.ready
 
-    def _start(self, do: Callable[[], T], then: Callable[[asyncio.Future[T]], None]) -> None:
+    def _start(self, do: Callable[[], T], then: Callable[[_Did[T]], None]) -> None:
         self._busy = True
-        running = asyncio.get_running_loop().run_in_executor(self._thread, do)
-        running.add_done_callback(partial(self._ended, then))
+        self._thread.submit(self._do, asyncio.get_running_loop(), do, then)
 
-    def _ended(self, then: Callable[[asyncio.Future[T]], None], running: asyncio.Future[T]) -> None:
+    def _do(self, loop: asyncio.AbstractEventLoop, do: Callable[[], T], then: Callable[[_Did[T]], None]) -> None:
+        """In the thread: do it and tell the loop, without the futures between the two that an executor's call has."""
+        try:
+            did = _Did(done=do())
+        except BaseException as error:  # noqa: BLE001  it is told to who waits for it
+            did = _Did[T](error=error)
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(self._ended, then, did)
+
+    def _ended(self, then: Callable[[_Did[T]], None], did: _Did[T]) -> None:
         self._busy = False
         if evicted := self._engine.evicted():
             self._on_evicted(evicted)
-        then(running)
+        then(did)
         self.load.free_steps = self._residents.free
         self.load.aside = self._residents.aside
         self._wake()
 
     @staticmethod
-    def _answer(answer: asyncio.Future[T], running: asyncio.Future[T]) -> None:
-        error = running.exception()
+    def _answer(answer: asyncio.Future[T], did: _Did[T]) -> None:
         if answer.done():
             return
-        if error is None:
-            answer.set_result(running.result())
+        if did.error is None:
+            answer.set_result(cast("T", did.done))
         else:
-            answer.set_exception(error)
+            answer.set_exception(did.error)
 
     def _compose(self) -> list[Piece]:
         """Return the next pass, no piece if nothing can be computed."""
@@ -269,11 +285,11 @@ class Scheduler:
             work = turn.work
         return Piece(work=work, first=waiting.step, last=waiting.step + rows)
 
-    def _deliver(self, pieces: Sequence[Piece], running: asyncio.Future[PassDone]) -> None:
-        if (error := running.exception()) is not None:
+    def _deliver(self, pieces: Sequence[Piece], did: _Did[PassDone]) -> None:
+        if did.error is not None:
             for piece in pieces:
-                piece.error = error
-        done = PassDone(seconds=0.0, computed=0.0, short=False) if error else running.result()
+                piece.error = did.error
+        done = did.done or PassDone(seconds=0.0, computed=0.0, short=False)
         self._measure(pieces, done)
         decoded = [piece.work.job for piece in pieces if piece.work.whole and piece.error is None]
         prompts = not all(piece.work.whole for piece in pieces)

@@ -20,9 +20,9 @@ from plait_node.wire import Link, MalformedFrameError
 
 __all__ = ["Notary"]
 
-# What waits to be worked on: hashes of rows in and out, an upstream leaf, the begin (empty), the end.
+# What waits to be worked on: hashes of rows in and out, an upstream leaf, nothing but a window to sign, the end.
 _Note = tuple[RowHashes, RowHashes] | Signed[Leaf] | tuple[()] | int
-_BEGIN: tuple[()] = ()
+_LOOK: tuple[()] = ()
 
 
 class Notary:
@@ -47,6 +47,7 @@ class Notary:
         self._session, self._rows = session, rows
         self._leaves = 0
         self._notes: asyncio.Queue[_Note] = asyncio.Queue()
+        self._idle = False  # nothing is worked on: a row is noted at once, and signing begins where a window is due
 
     @property
     def steps(self) -> int:
@@ -62,11 +63,16 @@ class Notary:
         """Begin with windows that are cached."""
         if cached:
             self._committer.reuse([window.roots for window in cached])
-            self._notes.put_nowait(_BEGIN)
+            self._notes.put_nowait(_LOOK)
 
     def rows(self, hashes: tuple[RowHashes, RowHashes]) -> None:
-        """Take the hashes of rows in and out."""
-        self._notes.put_nowait(hashes)
+        """Take the hashes of rows in and out; raise `RowOrderError` if they are not the next ones."""
+        if not self._idle or not self._notes.empty():
+            self._notes.put_nowait(hashes)
+            return
+        self._add(hashes)
+        if self._committer.due:
+            self._notes.put_nowait(_LOOK)
 
     def leaf(self, signed: Signed[Leaf]) -> None:
         """Take a leaf of the stage before; raise `MalformedFrameError` for more than there are windows."""
@@ -82,20 +88,30 @@ class Notary:
     async def run(self) -> None:
         """Sign until the last window, then keep the prompt's windows for jobs to come."""
         while not self._committer.complete:
-            note = await self._notes.get()
+            note = await self._next()
             if isinstance(note, int):
                 self._committer.finish(note)
             elif isinstance(note, Signed):
                 await self._add_leaf(note)
             elif note:
-                self._committer.add_input(note[0])
-                self._committer.add_output(note[1])
+                self._add(note)
             await self._sign()
         windows = self._admitted.codecs.cacheable(self._admitted.cut.prompt_end) // WINDOW_STEPS
         if kept := self._committer.kept[:windows]:
             keys = self._around.prefixes.keep(self._admitted.call.request.payer, kept)
             held = await self._around.scheduler.keep_prefix(self._session, keys)
             self._around.prefixes.keep_rows(keys[:held], self._rows)
+
+    async def _next(self) -> _Note:
+        self._idle = True
+        try:
+            return await self._notes.get()
+        finally:
+            self._idle = False
+
+    def _add(self, hashes: tuple[RowHashes, RowHashes]) -> None:
+        self._committer.add_input(hashes[0])
+        self._committer.add_output(hashes[1])
 
     async def _add_leaf(self, leaf: Signed[Leaf]) -> None:
         await check_signer(

@@ -58,6 +58,11 @@ class Answer:
         """Return the ids that were sealed, by whatever attempt."""
         return tuple(self.ids[: self._sealed])
 
+    @property
+    def sealed(self) -> int:
+        """Return how many ids were sealed, by whatever attempt."""
+        return self._sealed
+
     def token_at(self, step: int) -> int:
         """Return the id that is the input row of a step."""
         prompt = self._task.ids

@@ -353,8 +353,7 @@ class Generation:
         """Publish a progress over the windows that are whole and whose tokens were delivered."""
         if self._ended and self.book.complete:
             await self._deliver()
-        delivered = len(self.answer.delivered)
-        ready = [each for each in self._waiting if self._progress_to(each[0]) <= delivered]
+        ready = [each for each in self._waiting if self._progress_to(each[0]) <= self.answer.sealed]
         if not ready or (ready[-1][0].end < self._prompt_end and not prompt_too):
             return
         window = ready[-1][0]

@@ -49,6 +49,8 @@ class Line:
 
     async def next(self, deadline_s: float) -> Event | None:
         """Return the next event; None when there is none in time."""
+        if not self._inbox.events.empty():
+            return self._inbox.events.get_nowait()
         try:
             async with asyncio.timeout(deadline_s):  # wait_for would swallow a cancellation that comes with an event
                 return await self._inbox.events.get()

@@ -58,7 +58,7 @@ class Watch:
     def moved(self, now: float) -> None:
         """Note that tokens came."""
         took = now - self._last
-        if self._decoding and took <= self.limit_s:
+        if self._votes and self._decoding and took <= self.limit_s:
             self._votes -= Counter(dict.fromkeys(self._votes, 1))
         if self._decoding:
             self._took.append(took)

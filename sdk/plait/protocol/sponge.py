@@ -1,7 +1,6 @@
-"""keccak256 without an object a call: pycryptodome's own C code, on one state a thread, in three calls instead of four
-and none of the Python around them.
+"""keccak256 without an object a call: pycryptodome's C code on one state a thread, without the Python around it.
 
-A request costs thousands of hashes. Where a version of pycryptodome has not what is used here, its public face is.
+An answer costs thousands of hashes. Where a version of pycryptodome lacks what is used here, its public face is.
 """
 
 from __future__ import annotations
