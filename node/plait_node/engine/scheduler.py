@@ -209,9 +209,9 @@ class Scheduler:
     def _do(self, loop: asyncio.AbstractEventLoop, do: Callable[[], T], then: Callable[[_Did[T]], None]) -> None:
         """In the thread: do it and tell the loop, without the futures between the two that an executor's call has."""
         try:
-            did = _Did(done=do())
+            did: _Did[T] = _Did(done=do())
         except BaseException as error:  # noqa: BLE001  it is told to who waits for it
-            did = _Did[T](error=error)
+            did = _Did(error=error)
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             loop.call_soon_threadsafe(self._ended, then, did)
 

@@ -10,6 +10,7 @@ from plait.protocol.codec import fault_from_pb, fault_to_pb
 from plait.protocol.errors import Fault
 from plait.protocol.ids import Address
 from plait.protocol.pb import stage_pb2 as pb
+from plait_node.wire.deadline import SharedDeadline
 from plait_node.wire.errors import LinkClosedError, MalformedFrameError, SendTimeoutError, WireError
 from plait_node.wire.frames import BATCH_BYTES, BATCH_FRAMES, Joiner, batch_of, frame_bytes, parts_of
 from plait_node.wire.identity import Blame, OnBlame, Patience, log_blame
@@ -43,6 +44,7 @@ class Link:
         self._pinged: tuple[int, float] = (0, 0.0)
         self._reason: str | None = None
         self._closed = asyncio.Event()
+        self._writing = SharedDeadline(self._patience.send_s, self._took_nothing)
         self._reader = asyncio.create_task(self._read(), name="link-read")
         self._writer = asyncio.create_task(self._write(), name="link-write")
         self._beat = asyncio.create_task(self._heartbeat(), name="link-heartbeat")
@@ -165,12 +167,17 @@ class Link:
         try:
             while (data := await self._outbox.get()) is not None:
                 for part in parts_of(self._packed(data)):
-                    async with asyncio.timeout(self._patience.send_s):
-                        await self._transport.write(part)
-        except TimeoutError:
-            self._end(f"took nothing for {self._patience.send_s} s", lost=True, blamed=True)
+                    self._writing.begin()
+                    await self._transport.write(part)
+                    self._writing.end()
         except WireError as error:
             self._end(error.text, lost=True, blamed=True)
+        finally:
+            self._writing.stop()
+
+    def _took_nothing(self) -> None:
+        self._end(f"took nothing for {self._patience.send_s} s", lost=True, blamed=True)
+        self._writer.cancel()
 
     def _packed(self, first: bytes) -> bytes:
         """Return a frame, together with those that wait behind it: what a message costs is paid once for all."""

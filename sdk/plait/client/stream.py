@@ -100,17 +100,19 @@ class AsyncStream:
         cutter = StopCutter(run.prepared.call.stop)
         pieces: list[str] = []
         shown: list[str] = []
+        begun = False
         async with aclosing(run.events()) as events:
             async for ids in events:
                 pieces.append(decoder.push(ids))
                 shown.append(cutter.push(pieces[-1]))
                 if shown[-1]:
-                    yield self._chunk(shown[-1], first=not any(shown[:-1]))
+                    yield self._chunk(shown[-1], first=not begun)
+                    begun = True
         pieces.append(decoder.finish())
         run.verifier.check_text("".join(pieces))
         shown.append(cutter.push(pieces[-1]) + cutter.finish())
         if shown[-1]:
-            yield self._chunk(shown[-1], first=not any(shown[:-1]))
+            yield self._chunk(shown[-1], first=not begun)
         self._completion = self._whole("".join(shown))
         yield self._last(self._completion)
 
