@@ -4,44 +4,47 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Final
 
 __all__ = ["SharedDeadline"]
 
+_LOOKS: Final = 4  # a deadline; they are counted, not seconds: when this process itself is stalled, they are late too
+
 
 class SharedDeadline:
-    """Calls `late` once a wait has lasted `seconds`; one wait at a time."""
+    """Calls `late` once a wait has lasted `seconds`, or up to a quarter longer; one wait at a time."""
 
     def __init__(self, seconds: float, late: Callable[[], None]) -> None:
-        self._seconds = seconds
+        self._pause_s = seconds / _LOOKS
         self._late = late
-        self._loop = asyncio.get_running_loop()
-        self._since: float | None = None
+        self._waits = False
+        self._looks = 0  # at the wait under way
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self) -> None:
         """Note that a wait begins."""
-        self._since = self._loop.time()
+        self._waits, self._looks = True, 0
         if self._timer is None:
-            self._timer = self._loop.call_later(self._seconds, self._look)
+            self._timer = asyncio.get_running_loop().call_later(self._pause_s, self._look)
 
     def end(self) -> None:
         """Note that it is over; the timer stays for the next one."""
-        self._since = None
+        self._waits = False
 
     def stop(self) -> None:
         """End: no wait follows."""
-        self._since = None
+        self._waits = False
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def _look(self) -> None:
         self._timer = None
-        if self._since is None:
+        if not self._waits:
             return
-        left = self._since + self._seconds - self._loop.time()
-        if left > 0:
-            self._timer = self._loop.call_later(left, self._look)
+        self._looks += 1
+        if self._looks <= _LOOKS:  # the first look may come right behind the beginning
+            self._timer = asyncio.get_running_loop().call_later(self._pause_s, self._look)
         else:
-            self._since = None
+            self._waits = False
             self._late()
