@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.node.wire.meeters import Meeter, meeter, until
-from tests.node.wire.peers import STEADY, MemoryDirectory, identity
+from tests.node.wire.peers import HASTY, STEADY, MemoryDirectory, identity
 
 from plait.protocol.ids import Hash, to_hex
 from plait.protocol.pb import stage_pb2 as pb
