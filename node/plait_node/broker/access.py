@@ -65,9 +65,10 @@ class UserClient(Client):
         found: dict[str, str] = {}
         for line in raw.split(b"\r\n"):
             name, colon, value = line.partition(b":")
-            key = name.strip()
-            if colon and key.isascii() and len(key.split()) < 2:
-                found[key.decode("ascii")] = value.strip().decode("utf-8", "replace")
+            if colon and name.isascii():
+                key = name.strip().decode("ascii")
+                if not key or key.split() == [key]:
+                    found[key] = value.strip().decode("utf-8", "replace")
         return found
 
     @property
