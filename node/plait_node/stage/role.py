@@ -22,7 +22,6 @@ from plait.protocol.windows import WINDOW_STEPS
 from plait_node.commit import SignLeaf, StageCommitter
 from plait_node.engine import errors as engine_errors
 from plait_node.engine.residents import Engine
-from plait_node.engine.scheduler import Scheduler
 from plait_node.settlement.till import Channels, Payees
 from plait_node.stage.admission import Admission, Admitted, OpenCall
 from plait_node.stage.config import OnChain, StageConfig
@@ -33,13 +32,12 @@ from plait_node.stage.errors import (
     NoRoomError,
     StageBusyError,
 )
-from plait_node.stage.facts import StageFacts
 from plait_node.stage.job import StageJob
 from plait_node.stage.jobs import JobBook
-from plait_node.stage.kept import KeptRows, RowBudget
+from plait_node.stage.kept import KeptRows
 from plait_node.stage.neighbours import Dials, Neighbours, destination_of
 from plait_node.stage.payments import HopPay, Till
-from plait_node.stage.prefix import CachedWindow, PrefixStore, leading_rows, own_key
+from plait_node.stage.prefix import CachedWindow, leading_rows, own_key
 from plait_node.stage.surroundings import Surroundings
 from plait_node.swarm.errors import BadRecordError
 from plait_node.wire import Link, MalformedFrameError, WireError
@@ -74,21 +72,8 @@ class StageRole:
     ) -> None:
         self._config, self._engine, self._sign = config, engine, sign
         self._on_payment, self._ready, self._clock = on_payment, ready, clock
-        rows = RowBudget.of(engine, config)
-        prefixes = PrefixStore.of(engine, config.profile, rows)
-        self._scheduler = Scheduler(
-            engine, decode_rows=config.decode_rows, pass_s=config.pass_s, on_evicted=prefixes.forget
-        )
-        self.facts = StageFacts(self._scheduler.load, rows, engine.evidence)
-        self._around = Surroundings(
-            config=config,
-            engine=engine,
-            scheduler=self._scheduler,
-            prefixes=prefixes,
-            domain=domain,
-            directory=directory,
-            facts=self.facts,
-        )
+        self._around = Surroundings.of(config, engine, domain=domain, directory=directory)
+        self._scheduler, self.facts = self._around.scheduler, self._around.facts
         self._admission = Admission(around=self._around, channels=channels, on_chain=on_chain, clock=clock)
         self._debts = Debts.of(engine, debts, windows=config.credit_windows, price=config.price, now=clock())
         self._till = Till(
