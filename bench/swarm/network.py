@@ -136,8 +136,7 @@ async def swarm(
         places = [await _place(spec, child, hosts) for spec, child in zip(specs, children, strict=True)]
         manifest = await asyncio.to_thread(manifest_of, model)
         async with driving(manifest, places, folder=folder, profile=profile) as worker:
-            made = Swarm(manifest=manifest, specs=specs, stages=children, worker=worker)
-            yield made
+            yield Swarm(manifest=manifest, specs=specs, stages=children, worker=worker)
     finally:
         await asyncio.gather(*(child.stop() for child in children))
 

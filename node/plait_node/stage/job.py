@@ -73,10 +73,8 @@ class StageJob:
         self.downstream = downstream
         self.credit = admitted.credit(windows=around.config.credit_windows, paid=taken.paid if taken else 0)
         self.touched = asyncio.get_running_loop().time()
-        self._cached = cached
-        self._taken = taken
+        self._cached, self._taken, self._kept = cached, taken, kept
         self._session = taken.session if taken else self.hash
-        self._kept = kept
         self._notary = Notary(
             around, admitted, committer, worker=worker, downstream=downstream, session=self._session, rows=kept.rows
         )

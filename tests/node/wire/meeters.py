@@ -120,3 +120,21 @@ async def until(condition: Callable[[], bool], *, deadline_s: float = 60.0) -> N
     async with asyncio.timeout(deadline_s):
         while not condition():  # noqa: ASYNC110 - what is looked at has no event
             await asyncio.sleep(0.01)
+
+
+def rows(step: int, data: bytes = b"1234") -> pb.Frame:
+    return pb.Frame(rows=pb.Rows(job=bytes(32), step=step, count=1, codec="ids", data=data))
+
+
+async def speaks(one: Link, other: Link) -> None:
+    """Check that frames go both ways."""
+    await one.send(rows(1))
+    await other.send(rows(2))
+    assert (await other.receive(deadline_s=30)).rows.step == 1
+    assert (await one.receive(deadline_s=30)).rows.step == 2
+
+
+async def served(node: Meeter, peer: Meeter) -> Link:
+    """Return the link to `peer` that a node serves."""
+    await until(lambda: any(each.peer == peer.owner for each in node.links))
+    return next(each for each in node.links if each.peer == peer.owner)
