@@ -2,36 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
+from chain_tests.live.conftest import DEPOSIT
 from chain_tests.live.network import MODEL, LiveNetwork, talk, until
 
 from plait.protocol.ids import address, channel_id
 from plait_audit import audit
 
 pytestmark = pytest.mark.timeout(900)
-
-DEPOSIT, TOKENS = 30, 1_000  # a job of a hundred steps costs a stage of ten blocks sixty
-
-
-@pytest.fixture
-async def opening(net: LiveNetwork) -> AsyncGenerator[LiveNetwork]:
-    """Yield the network with a worker whose service key holds tokens and opens channels."""
-    worker, key = net.nodes["worker"], net.service_key("worker")
-    file = worker.home / "node.toml"
-    before = file.read_text(encoding="utf-8")
-    async with net.writer(key) as writer:
-        await writer.mint(key.address, TOKENS)
-    lines = f"channel_deposit = {DEPOSIT}\nchannels_most = {TOKENS}\nchannel_top_up = 0.5\n"
-    file.write_text(before + lines, encoding="utf-8")
-    worker.kill()
-    await net.restart("worker")
-    yield net
-    file.write_text(before, encoding="utf-8")
-    worker.kill()
-    await net.restart("worker")
 
 
 async def test_new_pairs_are_opened_topped_up_and_claimed(opening: LiveNetwork, tmp_path: Path) -> None:

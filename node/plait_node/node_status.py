@@ -37,7 +37,8 @@ def read_numbers(file: Path) -> list[dict[str, Any]] | None:
 def node_lines(process: Mapping[str, Any] | None, numbers: Sequence[Mapping[str, Any]] | None) -> list[str]:
     """Return lines for people."""
     state = f"{process['state']}, process {process['pid']}" if process is not None else "does not run"
-    return [f"{'node':<11} {state}", *_stage_lines(numbers or ()), *_swarm_lines(numbers or ())]
+    told = numbers or ()
+    return [f"{'node':<11} {state}", *_stage_lines(told), *_swarm_lines(told), *_dropped_lines(told)]
 
 
 def _stage_lines(numbers: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -47,6 +48,10 @@ def _stage_lines(numbers: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         rows, most = found["plait_stage_rows_bytes"] / _MIB, found["plait_stage_rows_limit_bytes"] / _MIB
         yield f"{'jobs':<11} {jobs:.0f} open, room for {steps:.0f} steps"
         yield f"{'rows':<11} {rows:.1f} of {most:g} MiB reserved for rows that may be sent again"
+    if passes := found.get("plait_stage_pass_rows_count"):
+        busy, over = found["plait_stage_pass_seconds_sum"], found["plait_stage_serving_seconds"]
+        rows = found["plait_stage_pass_rows_sum"] / passes
+        yield f"{'busy':<11} {busy / over:.0%} of {over:.0f} s in {passes:.0f} passes of {rows:.1f} rows"
 
 
 def _swarm_lines(numbers: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -62,3 +67,10 @@ def _swarm_lines(numbers: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             f"{found['bottleneck_last_block']:.0f} are the weakest with {found['bottleneck_steps_s']:.3g} steps a "
             f"second, whole routes make {found['routed_steps_s']:.3g}"
         )
+
+
+def _dropped_lines(numbers: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    found = [each for each in numbers if each["name"] == "plait_records_dropped_total"]
+    if found:
+        listed = ", ".join(f"{each['value']:.0f} {each['reason']}" for each in found)
+        yield f"{'dropped':<11} records and answers of peers: {listed}"

@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from itertools import accumulate
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from prometheus_client import CollectorRegistry, write_to_textfile
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-__all__ = ["NodeMetrics", "gauge"]
+if TYPE_CHECKING:
+    from plait_node.engine.load import Histogram
+
+__all__ = ["NodeMetrics", "gauge", "histogram"]
 
 _EVERY_S: Final = 5.0
 
@@ -24,6 +28,14 @@ def gauge(name: str, what: str, value: float, **labels: str) -> Metric:
     made = GaugeMetricFamily(name, what, labels=list(labels))
     made.add_metric(list(labels.values()), value)
     return made
+
+
+def histogram(name: str, what: str, counted: Histogram) -> Metric:
+    """Return how many values were at most each bound, their number and their sum."""
+    bounds = [*(repr(float(bound)) for bound in counted.bounds), "+Inf"]
+    return HistogramMetricFamily(
+        name, what, buckets=list(zip(bounds, accumulate(counted.counts), strict=True)), sum_value=counted.total
+    )
 
 
 class NodeMetrics(Collector):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -15,7 +16,7 @@ from plait.protocol.ids import Hash
 from plait.protocol.manifest import Manifest, Profile
 from plait_node.app.base import Base, background
 from plait_node.app.door import Door, points_of
-from plait_node.app.metrics import gauge
+from plait_node.app.metrics import gauge, histogram
 from plait_node.app.place import placed
 from plait_node.app.weights import fetch_blocks, load_of, opened_model
 from plait_node.chain_requests import OpenRequests
@@ -30,6 +31,8 @@ from plait_node.swarm import NodeFacts
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
+
+    from plait_node.stage.facts import StageFacts
 
 _MEET_S = 15.0
 
@@ -61,7 +64,7 @@ async def run(base: Base, config: StageConfig) -> AsyncGenerator[dict[str, objec
         on_payment=claimer.notify,
         ready=base.disk.check,
     )
-    base.metrics.add(partial(_numbers, role))
+    base.metrics.add(partial(_numbers, role.facts, time.monotonic()))
     facts = _announced(role, config, profile=profile, door=door)
     async with door.open(role.serve, config.listen, announce=config.announce, hidden=config.reach == "via"):
         try:
@@ -90,13 +93,15 @@ def _role_config(base: Base, config: StageConfig, profile: Hash) -> RoleConfig:
     )
 
 
-def _numbers(role: StageRole) -> Iterator[Metric]:
-    facts = role.facts
+def _numbers(facts: StageFacts, since: float) -> Iterator[Metric]:
     yield gauge("plait_stage_open_jobs", "Jobs that are open.", facts.queue)
     yield gauge("plait_stage_free_steps", "Steps of room that a new job could have.", facts.free_steps)
     yield gauge("plait_stage_rows_bytes", "Memory reserved for rows that may be sent again.", facts.rows.used)
     yield gauge("plait_stage_rows_cached_bytes", "Memory of such rows that makes place for jobs.", facts.rows.cached)
     yield gauge("plait_stage_rows_limit_bytes", "Memory that there is for both: rows_mib.", facts.rows.most)
+    yield gauge("plait_stage_serving_seconds", "For how long it has served.", time.monotonic() - since)
+    yield histogram("plait_stage_pass_seconds", "Seconds that a pass was computed.", facts.load.pass_seconds)
+    yield histogram("plait_stage_pass_rows", "Rows of a pass.", facts.load.pass_rows)
 
 
 async def _close(base: Base, role: StageRole, facts: Callable[[], NodeFacts]) -> None:

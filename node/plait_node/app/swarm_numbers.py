@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
+from prometheus_client.core import CounterMetricFamily
+
 from plait.protocol.ids import to_hex
 from plait_node.app.metrics import gauge
 from plait_node.swarm import bottleneck
@@ -24,6 +26,7 @@ def swarm_numbers(directory: Directory, manifest: Manifest) -> Iterator[Metric]:
 
     Of blocks that are all served nothing is said until somebody has measured some.
     """
+    yield _dropped(directory)
     records = directory.known(manifest.model_id)
     served = {each.facts.profile for each in records}
     measured = {each.facts.profile for each in records if each.facts.step_micros}
@@ -38,3 +41,10 @@ def swarm_numbers(directory: Directory, manifest: Manifest) -> Iterator[Metric]:
         yield number("plait_swarm_bottleneck_first_block", "The first of the weakest blocks.", weak.first)
         yield number("plait_swarm_bottleneck_last_block", "The last of the weakest blocks.", weak.last - 1)
         yield number("plait_swarm_routed_steps_s", "Decode steps a second of whole routes.", weak.routed_steps_s)
+
+
+def _dropped(directory: Directory) -> Metric:
+    made = CounterMetricFamily("plait_records_dropped", "Records and answers that were refused.", labels=["reason"])
+    for reason, count in sorted(directory.counted().items()):
+        made.add_metric([reason], count)
+    return made

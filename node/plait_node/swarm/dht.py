@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Protocol
 
@@ -36,6 +37,11 @@ _COUNT_S = 0.05
 
 class Dht(Protocol):
     """What the swarm needs of a hash table."""
+
+    @property
+    def dropped(self) -> Counter[str]:
+        """How many answers of peers were of no use, by reason."""
+        ...
 
     async def put(self, key: DhtKey, salt: bytes, value: bytes, *, deadline_s: float = 5.0) -> int:
         """Store `value`; return how many peers confirmed it before the deadline (0: none yet)."""
@@ -121,6 +127,11 @@ class LibtorrentDht:
     def known_peers(self) -> int:
         """Peers in the routing table when it was last counted."""
         return self._known
+
+    @property
+    def dropped(self) -> Counter[str]:
+        """How many answers of peers were malformed, too large or not signed by who should have, since the start."""
+        return self._items.dropped if self._items is not None else Counter()
 
     async def start(self, *, deadline_s: float = 10.0) -> None:
         """Listen; raise `DhtPortInUseError` when the port is taken."""
@@ -297,6 +308,7 @@ class MemoryDht:
         self.shelf: dict[tuple[bytes, bytes], bytes] = {} if shelf is None else shelf
         self.peers: set[Peer] = set()
         self.announced: dict[bytes, set[Peer]] = {}
+        self.dropped: Counter[str] = Counter()
 
     async def put(self, key: DhtKey, salt: bytes, value: bytes, *, deadline_s: float = 5.0) -> int:
         """Store `value`, refusing what the real table refuses."""

@@ -103,6 +103,10 @@ class Directory:
         known = self._models.get(model)
         return self._live(known) if known is not None else ()
 
+    def counted(self) -> Counter[str]:
+        """Return what was dropped so far, by reason: records here, answers of the table's peers below."""
+        return self.dropped + self._dht.dropped
+
     async def refresh(self, model: Hash) -> _Known:
         """Read the table again; calls that come meanwhile share the result."""
         asked_at = self._clock()

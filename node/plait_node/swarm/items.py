@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -71,6 +72,12 @@ class ItemClient:
         self._clock = clock
         self._turns: dict[bytes, asyncio.Lock] = {}
         self._running: set[asyncio.Task[None]] = set()
+        self._dropped: Counter[str] = Counter()
+
+    @property
+    def dropped(self) -> Counter[str]:
+        """Return how many answers were of no use, by reason, since the start."""
+        return self._dropped + self._krpc.dropped
 
     async def close(self) -> None:
         """End the puts that still wait for slow peers."""
@@ -104,7 +111,7 @@ class ItemClient:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(deadline_s) as limit:
                 while not (search.is_done() or (search.is_quiet() and (found or len(search.answers) >= _ENOUGH))):
-                    fresh = _items(await search.step(), public, salt)
+                    fresh = self._signed(await search.step(), public, salt)
                     if fresh and not found:
                         settled = asyncio.get_running_loop().time() + _SETTLE_S
                         limit.reschedule(min(settled, limit.when() or settled))
@@ -120,7 +127,7 @@ class ItemClient:
                 await search.step()
             # Time, so that nobody has to be waited for only to learn which number he holds; one more than what
             # was seen, should the clock have been set back.
-            seen = [answer.sequence for answer in _items(search.answers.values(), put.key.public, put.salt)]
+            seen = [answer.sequence for answer in self._signed(search.answers.values(), put.key.public, put.salt)]
             arguments = put.arguments(max([int(self._clock() * 1e6), *(each + 1 for each in seen)]))
             nearest = search.nearest(_COPIES)
             await asyncio.gather(*(self._send(put, answer, arguments) for answer in nearest))
@@ -137,6 +144,21 @@ class ItemClient:
             asked = arguments | {b"id": to.node, b"token": to.token}
             answer = await self._krpc.ask(to.peer, b"put", asked)
             put.stored += answer is not None and not answer.refused
+
+    def _signed(self, answers: Iterable[Answer], public: bytes, salt: bytes) -> list[Answer]:
+        """Return the answers that carry an item which the key signed; count those that carry another."""
+        key = Ed25519PublicKey.from_public_bytes(public)
+        found: list[Answer] = []
+        for answer in answers:
+            if not answer.value:
+                continue
+            if len(answer.value) > VALUE_LIMIT:
+                self._dropped["item_too_large"] += 1
+            elif answer.key != public or answer.sequence < 0 or not _holds(key, answer, salt):
+                self._dropped["item_not_signed"] += 1
+            else:
+                found.append(answer)
+        return found
 
     def _turn(self, target: bytes) -> asyncio.Lock:
         """Return the lock that keeps the puts of one item in their order."""
@@ -156,16 +178,9 @@ def signed_bytes(salt: bytes, sequence: int, value: bytes) -> bytes:
     return head + b"3:seqi%de1:v%d:%b" % (sequence, len(value), value)
 
 
-def _items(answers: Iterable[Answer], public: bytes, salt: bytes) -> list[Answer]:
-    """Return the answers that carry an item which the key signed."""
-    key = Ed25519PublicKey.from_public_bytes(public)
-    found: list[Answer] = []
-    for answer in answers:
-        if not answer.value or answer.key != public or answer.sequence < 0:
-            continue
-        try:
-            key.verify(answer.signature, signed_bytes(salt, answer.sequence, answer.value))
-        except InvalidSignature:
-            continue
-        found.append(answer)
-    return found
+def _holds(key: Ed25519PublicKey, answer: Answer, salt: bytes) -> bool:
+    try:
+        key.verify(answer.signature, signed_bytes(salt, answer.sequence, answer.value or b""))
+    except InvalidSignature:
+        return False
+    return True

@@ -10,6 +10,7 @@ import asyncio
 import ipaddress
 import os
 import socket
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeGuard, cast
@@ -53,6 +54,7 @@ class Krpc(asyncio.DatagramProtocol):
         self._id = os.urandom(20)
         self._waiting: dict[tuple[Peer, bytes], asyncio.Future[Answer | None]] = {}
         self._transport: asyncio.DatagramTransport | None = None
+        self.dropped: Counter[str] = Counter()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the socket."""
@@ -69,13 +71,15 @@ class Krpc(asyncio.DatagramProtocol):
                 waiting.set_result(None)
 
     def datagram_received(self, data: bytes, addr: tuple[Any, ...]) -> None:
-        """Match a datagram with the query it answers; anything else is dropped."""
+        """Match a datagram with the query it answers; anything else is dropped, what is no answer at all counted."""
         peer: Peer = (addr[0], addr[1])
         answer = _read(peer, data) if len(data) <= _MAX_DATAGRAM else None
-        if answer is not None:
-            waiting = self._waiting.get((peer, answer[0]))
-            if waiting is not None and not waiting.done():
-                waiting.set_result(answer[1])
+        if answer is None:
+            self.dropped["datagram_too_large" if len(data) > _MAX_DATAGRAM else "datagram_malformed"] += 1
+            return
+        waiting = self._waiting.get((peer, answer[0]))
+        if waiting is not None and not waiting.done():
+            waiting.set_result(answer[1])
 
     def error_received(self, exc: Exception) -> None:
         """Ignore what the socket says: a silent peer is noticed by its silence."""

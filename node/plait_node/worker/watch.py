@@ -1,7 +1,9 @@
 """Who holds an answer up: asked when a step takes far longer than it should, told by the stages themselves.
 
 A stage that got rows and did not give them out holds them. It is at fault when that is so again and again: in decode at
-each of several slow steps, in a prompt while nothing moves between two looks. A link that is silent ends by itself.
+each of several slow steps, in a prompt while nothing moves between two looks. Where all steps were slow from the first
+on, there is no better pace to go by: then it is at fault if it holds the rows nearly whenever one looks. A link that is
+silent ends by itself.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ _TIMES = 5.0  # what a step should take, so often: it is slow
 _LEAST_S = 0.3  # no step is slow that takes less
 _VOTES = 3
 _REMEMBERED = 16
+_LOOKS, _MOST_OF_THEM = 6, 5  # of the last looks, how many must find the same stage
 
 
 class Watch:
@@ -36,6 +39,7 @@ class Watch:
         self._places: dict[int, tuple[int, int]] = {}
         self._before: dict[int, tuple[int, int]] = {}
         self._votes: Counter[int] = Counter()
+        self._held: deque[int | None] = deque(maxlen=_LOOKS)
 
     @classmethod
     def of(cls, decision: Decision, *, now: float) -> Watch:
@@ -52,8 +56,8 @@ class Watch:
         """Return after how long without a token the stages are asked."""
         if not self._decoding:
             return max(2.0, _TIMES * self._first_s)
-        usual = statistics.median(self._took) if self._took else 0.0
-        return max(_LEAST_S, _TIMES * max(self._expected_s, usual))
+        pace_s = self._expected_s if self._never_quick() else max(self._expected_s, self._usual_s())
+        return max(_LEAST_S, _TIMES * pace_s)
 
     def moved(self, now: float) -> None:
         """Note that tokens came."""
@@ -86,7 +90,20 @@ class Watch:
         places, before = self._places, self._before
         self._places, self._before = {}, places
         holder = next((each for each in range(self._stages) if places[each][0] > places[each][1]), None)
+        if self._decoding and self._never_quick():
+            return self._nearly_always(holder)
         if holder is None or (not self._decoding and before.get(holder) != places[holder]):
             return None
         self._votes[holder] += 1
         return holder if self._votes[holder] >= _VOTES else None
+
+    def _usual_s(self) -> float:
+        return statistics.median(self._took) if self._took else 0.0
+
+    def _never_quick(self) -> bool:
+        """Tell whether steps are usually slow against what the route announced."""
+        return 0 < _TIMES * self._expected_s < self._usual_s() and self._usual_s() > _LEAST_S
+
+    def _nearly_always(self, holder: int | None) -> int | None:
+        self._held.append(holder)
+        return holder if self._held.count(holder) >= _MOST_OF_THEM else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -29,7 +30,8 @@ MANIFEST: Any = SimpleNamespace(
 
 
 def page(*records: NodeRecord) -> str:
-    directory: Any = SimpleNamespace(known=lambda model: records if model == MODEL else ())
+    counted = Counter({"expired": 2, "item_not_signed": 1})
+    directory: Any = SimpleNamespace(known=lambda model: records if model == MODEL else (), counted=lambda: counted)
     metrics, registry = NodeMetrics(), CollectorRegistry()
     metrics.add(lambda: swarm_numbers(directory, MANIFEST))
     registry.register(metrics)
@@ -60,5 +62,6 @@ def test_swarm_numbers_of_nobody_and_of_stages_that_nobody_has_measured() -> Non
 def test_status_shows_where_the_swarm_is_weakest(tmp_path: Path) -> None:
     file = tmp_path / "metrics.prom"
     file.write_text(page(stage(0, 2), stage(2, 6, owner=1), stage(2, 4, owner=2)))
-    (_, line) = node_lines(None, read_numbers(file))
+    _, line, dropped = node_lines(None, read_numbers(file))
     assert "fp32-strict: blocks 4 to 5 are the weakest with 25 steps a second, whole routes make 25" in line
+    assert dropped.split(maxsplit=1) == ["dropped", "records and answers of peers: 2 expired, 1 item_not_signed"]

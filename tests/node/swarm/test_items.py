@@ -100,6 +100,23 @@ async def test_get_refuses_values_the_key_did_not_sign_for_this_place() -> None:
     assert answers == [None] * len(lies)
 
 
+@pytest.mark.parametrize(
+    ("lie", "reason"),
+    [
+        (item(KEY, b"x") | {b"v": b"y"}, "item_not_signed"),
+        (item(DhtKey(bytes(32)), b"x"), "item_not_signed"),
+        (item(KEY, b"x" * 1_500), "item_too_large"),
+        (b"\x00" * 5_000, "datagram_too_large"),
+        (b"d1:rd2:id", "datagram_malformed"),
+    ],
+)
+async def test_get_counts_what_it_drops(lie: dict[bytes, Any] | bytes, reason: str) -> None:
+    async with client(lambda _: lie) as items:
+        assert await items.get(KEY.public, b"s", deadline_s=0.5) is None
+        assert items.dropped[reason] >= 1
+        assert set(items.dropped) == {reason}
+
+
 async def test_get_peer_that_names_ever_nearer_peers_is_asked_a_bounded_number_of_times() -> None:
     seen: list[int] = []
 

@@ -72,6 +72,33 @@ def test_watch_blames_who_stands_still_in_a_prompt() -> None:
     assert blamed == [None, None, None, 1]
 
 
+def slow_from_the_first() -> Watch:
+    """Return a watch over three stages that should decode a token each 0.01 s, and take one each second."""
+    watch = Watch(stages=3, expected_s=0.01, first_s=0.0, now=0.0)
+    for step in range(1, 5):
+        watch.moved(float(step))
+    return watch
+
+
+def test_watch_blames_who_alone_was_slow_from_the_first_step_on() -> None:
+    watch, blamed = slow_from_the_first(), list[int | None]()
+    for step in range(4, 10):
+        assert watch.asks(step + 0.4)
+        blamed.append(told(watch, [(9, 9), (9, 8), (8, 8)])[2])
+        watch.moved(step + 1.0)
+    assert blamed == [None, None, None, None, 1, 1]
+
+
+def test_watch_blames_nobody_where_all_were_slow_from_the_first_step_on() -> None:
+    watch, places = slow_from_the_first(), [(9, 9)] * 3
+    for step in range(4, 40):
+        assert watch.asks(step + 0.4)
+        holder = step % 4  # of four looks one finds the rows at the worker
+        held = [(9, 8) if place == holder else each for place, each in enumerate(places)]
+        assert told(watch, held) == [None] * 3
+        watch.moved(step + 1.0)
+
+
 async def test_slow_stage_is_replaced_inside_the_answer(tmp_path: Path) -> None:
     async with world(tmp_path) as made:
         slow = made.net.nodes[1]
