@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from network import Facts
+from strikes import STRIKES, Strike
 
 from plait import Plait
 from plait.client.sync import Stream
@@ -24,8 +24,9 @@ _NIGHT = "And why is it black at night?"
 _ON_CHAIN = "Name the capital of France."
 _LONG = "Write a long story about a lighthouse keeper and the sea."
 _CLAIMED_S = 30.0
-_KILL_AFTER_TOKENS = 24
-_KILLED_BLOCK = 10
+_LONG_TOKENS = 96
+_STRIKE_AFTER_TOKENS = 24
+_STRUCK_BLOCK = 10
 _PAYEES = ("gateway", "stage-ash", "stage-birch", "stage-cedar")
 
 
@@ -74,7 +75,7 @@ class Story:
             first = self._question(client)
             self._shared_prefix(client, first)
             self._on_chain(client)
-            self._lose_two(client)
+            self._lose_some(client)
             self._settle(client, first, before)
         self._audit()
         return self._summary
@@ -176,34 +177,45 @@ class Story:
             "gas": answer.gas_used,
         }
 
-    def _lose(self, client: Plait, part: str, doomed: str, *, max_tokens: int) -> Told:
-        """Ask for a long answer, kill one of those who make it in the middle, and see it go on."""
-        began, killed_at, text, gap = time.monotonic(), 0.0, "", 0.0
+    def _lose(self, client: Plait, part: str, strike: Strike) -> Told:
+        """Ask for a long answer, strike one of those who make it in the middle, and see it go on."""
+        self._say("1 ask", f"{_LONG} ({strike.told})")
+        last, text, gap = time.monotonic(), "", 0.0
         stream = client.chat.completions.create(
-            model=self.facts.model, messages=_talk(_LONG), max_tokens=max_tokens, temperature=0, stream=True
+            model=self.facts.model, messages=_talk(_LONG), max_tokens=_LONG_TOKENS, temperature=0, stream=True
         )
-        killed, last = "", began
+        struck, healed = "", contextlib.ExitStack()
         print("    ", end="")
-        for chunk in stream:
-            piece = chunk.choices[0].delta.content or ""
-            print(piece.replace("\n", "\n    "), end="", flush=True)
-            text, now = text + piece, time.monotonic()
-            gap, last = max(gap, now - last) if killed else 0.0, now
-            if not killed and stream.usage.completion_tokens >= _KILL_AFTER_TOKENS:
-                killed = self._kill(stream, doomed)
+        with healed:
+            for chunk in stream:
+                piece = chunk.choices[0].delta.content or ""
+                print(piece.replace("\n", "\n    "), end="", flush=True)
+                text, now = text + piece, time.monotonic()
+                gap, last = max(gap, now - last) if struck else 0.0, now
+                if not struck and stream.usage.completion_tokens >= _STRIKE_AFTER_TOKENS:
+                    struck = self._victim(stream, strike)
+                    healed.enter_context(strike.upon(int(str(self.facts.process(struck)["pid"]))))
         print(flush=True)
-        _must("the answer ended before the kill", true=bool(killed))
+        _must("the answer ended before anything happened", true=bool(struck))
+        return self._went_on(client, part, stream, text=text, struck=struck, strike=strike, gap=gap)
+
+    def _went_on(
+        self, client: Plait, part: str, stream: Stream, *, text: str, struck: str, strike: Strike, gap: float
+    ) -> Told:
         answer = stream.completion
-        told = Told(answer=answer, text=text, first_token_s=killed_at, tokens_per_s=0.0)
-        attempts = answer.job.attempt
-        self._say("7 failure", f"{killed} was killed; the answer went on after {gap:.1f} s, by attempt {attempts}")
-        _must(f"{killed} died and nobody took over", true=attempts > 1)
-        _must(f"the route still names {killed}", true=killed not in [self._name(node) for node in _route(told)])
+        told = Told(answer=answer, text=text, first_token_s=0.0, tokens_per_s=0.0)
+        attempts, how = answer.job.attempt, strike.done
+        went_on = f"the answer went on after {gap:.1f} s, by attempt {attempts}"
+        kept = attempts == 1 and strike.may_stay
+        self._say("7 failure", f"{struck} was {how}; {strike.may_stay if kept else went_on}")
+        _must(f"{struck} was {how} and nobody took over", true=attempts > 1 or kept)
+        _must(f"the route still names {struck}", true=kept or struck not in [self._name(node) for node in _route(told)])
         spent = client.jobs.get(answer.id)
         self._say("8 pay", f"paid once: {spent.paid} base units, the receipt says {answer.receipt.price}")
         _must(f"{spent.paid} paid", true=spent.paid == answer.receipt.price)
         self._summary[part] = {
-            "killed": killed,
+            "struck": struck,
+            "how": how,
             "pauseSeconds": round(gap, 2),
             "attempts": attempts,
             "segments": len(answer.receipt.segments),
@@ -212,25 +224,21 @@ class Story:
         }
         return told
 
-    def _kill(self, stream: Stream, doomed: str) -> str:
-        """Kill the stage that holds the middle blocks, or the worker that drives the answer; return its name."""
-        holder = next(stage.node for stage in stream.job.route if stage.first == _KILLED_BLOCK)
-        killed = self._name(holder if doomed == "stage" else stream.job.worker)
-        os.kill(int(str(self.facts.process(killed)["pid"])), signal.SIGKILL)
-        return killed
+    def _victim(self, stream: Stream, strike: Strike) -> str:
+        """Return the name of the stage that holds the middle blocks, or of the worker that drives the answer."""
+        holder = next(stage.node for stage in stream.job.route if stage.first == _STRUCK_BLOCK)
+        return self._name(holder if strike.at == "stage" else stream.job.worker)
 
-    def _lose_two(self, client: Plait) -> None:
-        """Lose a stage, then a worker; both times the answer is the one that nobody disturbed."""
-        self._say("1 ask", f"{_LONG} (its holder of blocks 10-19 will die)")
-        first = self._lose(client, "stageFailure", "stage", max_tokens=120)
-        self._say("1 ask", f"{_LONG} (its worker will die)")
-        second = self._lose(client, "workerFailure", "worker", max_tokens=120)
-        self._say("1 ask", f"{_LONG} (nobody dies)")
-        third = self._ask(client, _talk(_LONG), max_tokens=120)
-        self._summary["undisturbed"] = self._show(third)
-        same = first.text == second.text == third.text
-        self._say("7 failure", "all three answers are the same, token by token" if same else "the answers differ")
-        _must("an answer changed because somebody died", true=same)
+    def _lose_some(self, client: Plait) -> None:
+        """Freeze, slow and kill a stage, kill the worker; every answer is the one that nobody disturbed."""
+        told = [self._lose(client, part, strike) for part, strike in STRIKES.items()]
+        self._say("1 ask", f"{_LONG} (nothing happens to anybody)")
+        undisturbed = self._ask(client, _talk(_LONG), max_tokens=_LONG_TOKENS)
+        self._summary["undisturbed"] = self._show(undisturbed)
+        same = {each.text for each in told} == {undisturbed.text}
+        every = f"all {len(told) + 1} answers are the same, token by token"
+        self._say("7 failure", every if same else "the answers differ")
+        _must("an answer changed because of what happened to its makers", true=same)
 
     def _settle(self, client: Plait, first: Told, before: dict[str, int]) -> None:
         job = client.jobs.get(first.answer.id)
