@@ -42,8 +42,11 @@ def blank(tensors: Sequence[Tensor]) -> Blank:
     """Return the layout of a file of these tensors, GGUF where their names are llama.cpp's, else safetensors.
 
     Raises:
-        UnsupportedModelError: a storage type that is not known, or more bytes than a file may have.
+        UnsupportedModelError: a storage type or shape that is not known, or more bytes than a file may have.
     """
+    for tensor in tensors:
+        if not all(0 <= length < _MOST_BYTES for length in tensor.shape):
+            raise UnsupportedModelError(f"tensor {tensor.name} has the shape {tensor.shape}, which no file can have")
     gguf = not any(tensor.name.startswith("model.") for tensor in tensors)
     sizes = [(_gguf_size if gguf else _safetensors_size)(tensor) for tensor in tensors]
     if sum(sizes) > _MOST_BYTES:
