@@ -16,7 +16,8 @@ from plait_node.node_status import node_lines, read_numbers
 
 
 def page(load: Load) -> str:
-    facts: Any = SimpleNamespace(load=load, queue=2, free_steps=100, rows=SimpleNamespace(used=1 << 20, most=4 << 20))
+    rows = SimpleNamespace(used=1 << 20, cached=0, most=4 << 20)
+    facts: Any = SimpleNamespace(load=load, queue=2, free_steps=100, rows=rows)
     metrics, registry = NodeMetrics(), CollectorRegistry()
     metrics.add(lambda: _numbers(facts, time.monotonic() - 10))
     registry.register(metrics)
