@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from plait.protocol.codec import fault_from_pb, fault_to_pb
 from plait.protocol.errors import Fault
@@ -125,14 +125,17 @@ class Link:
         try:
             while (data := await self._transport.read()) is not None:
                 self._heard = True
-                for frame, size in joiner.take(data):
-                    if self._handle(frame):
-                        await self._deliver(frame, size)
+                await self._take(joiner.take(data))
             self._end("the peer ended the stream without a goodbye", lost=True, blamed=True)
         except MalformedFrameError as error:
             self._end(error.text, fault=error.fault(), blamed=True)
         except WireError as error:
             self._end(error.text, lost=True, blamed=True)
+
+    async def _take(self, frames: Sequence[tuple[pb.Frame, int]]) -> None:
+        for frame, size in frames:
+            if self._handle(frame):
+                await self._deliver(frame, size)
 
     async def _deliver(self, frame: pb.Frame, size: int) -> None:
         # While our own consumer is slow nothing is read: the stream's flow control then slows the peer.
