@@ -108,6 +108,7 @@ async def test_worker_that_left_work_unpaid_gets_no_credit_after_the_stage_start
 
         again = await net.add(0, BLOCKS, who=node.identity)
         assert again.role._debts.owed(owner, now=time.time()) == owed
+        await worker.close()
         worker.links.clear()
         worker.inbox = asyncio.Queue()
         await worker.connect()
