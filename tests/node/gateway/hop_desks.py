@@ -256,7 +256,7 @@ class Operator:
             desk.begin()
             desk.hops._looked = float("-inf")
             desk.hops._look()
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while not await desk.work() or desk.hops._due:  # noqa: ASYNC110  nobody tells us
                     await asyncio.sleep(0)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 import pytest
@@ -24,7 +24,7 @@ sys.stdin.read()
 
 
 @contextmanager
-def chooser(among: range, count: int) -> Iterator[list[int]]:
+def chooser(among: range, count: int) -> Generator[list[int]]:
     """Run another process that takes ports, and ends with the block."""
     command = [sys.executable, "-c", CHOOSER, str(among.start), str(among.stop), str(count)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:

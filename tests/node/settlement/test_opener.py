@@ -81,7 +81,7 @@ async def test_opener_whose_disk_is_full_deposits_nothing_and_goes_on_once_there
         assert not running.done()
         assert chain.sent == 0
         disk.make_room()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while chain.sent == 0:  # noqa: ASYNC110 - nobody calls: it looks by itself
                 await asyncio.sleep(0.02)
         running.cancel()

@@ -229,7 +229,7 @@ async def test_payment_that_the_journal_has_no_room_for_is_taken_once_there_is_h
             await gateway.pay(asked, amount)
         await stays(lambda: made.income.paid(asked.digest) < 199)
         journal.run("PRAGMA max_page_count = 100000")
-        await until(lambda: made.income.paid(asked.digest) == 199, deadline_s=20)
+        await until(lambda: made.income.paid(asked.digest) == 199)
 
 
 async def test_hundreds_of_payments_at_once_are_all_taken_in_order_beside_a_channel_that_is_never_funded(
