@@ -21,6 +21,8 @@ from bench.swarm.proxy import Proxies
 
 from plait.protocol.manifest import FP32_STRICT
 
+pytestmark = pytest.mark.timeout(600)  # two processes read a model and compile
+
 FAR = Weather(rtt_s=0.02)
 
 
