@@ -27,7 +27,7 @@ time.sleep(60)
 """
 
 
-def gone(pid: int, *, within_s: float = 5.0) -> bool:
+def gone(pid: int, *, within_s: float = 60.0) -> bool:
     deadline = time.monotonic() + within_s
     while time.monotonic() < deadline:
         try:

@@ -43,7 +43,7 @@ class Desk:
         await self.broker.publish_job(group, 1, gateway_pb2.JobCall(), request=request)
         return request
 
-    async def taken(self, deadline_s: float = 5.0) -> bytes | None:
+    async def taken(self, deadline_s: float = 30.0) -> bytes | None:
         """Return the next job's request, None when none comes."""
         try:
             async with asyncio.timeout(deadline_s):
