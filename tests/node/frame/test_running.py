@@ -42,10 +42,10 @@ async def opened(config):
     async def close():
         until.append(time.monotonic() + job_s)
     drain.add(close=close, busy=lambda: time.monotonic() < until[0])
-    yield SimpleNamespace(metrics=NodeMetrics(), home=Home(folder), drain=drain)
+    yield SimpleNamespace(config=config, metrics=NodeMetrics(), home=Home(folder), drain=drain)
 
 app.opened = opened
-app.serve(SimpleNamespace(home=folder, roles=(), owner=bytes(20), drain_s=drain_s))
+app.serve(SimpleNamespace(home=folder, roles=(), owner=bytes(20), drain_s=drain_s, give=None))
 """
 
 HOLDER = """
