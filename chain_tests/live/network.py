@@ -23,6 +23,7 @@ from plait.chain import ChainReader, ChainWriter, Deployment
 from plait.chain.abi import artifact
 from plait.chain.logs import decode, read_logs
 from plait.protocol.ids import Address, Hash, address, channel_id, to_hex
+from plait.protocol.pb import gateway_pb2
 from plait.protocol.typed import Key
 
 UP_S = 400.0  # on a machine where everything else runs as well
@@ -145,6 +146,7 @@ class LiveNetwork:
 
         await until(up, "the local network was not up", within_s=UP_S)
         self._read(json.loads((self.folder / "network.json").read_text(encoding="utf-8")))
+        await self._quoted()
 
     def _read(self, facts: dict[str, Any]) -> None:
         self.rpc, self.gateway_url, self.broker = facts["rpc"], facts["gateway"], facts["broker"]
@@ -205,10 +207,19 @@ class LiveNetwork:
         await until(ready, f"{name} was not ready", within_s=UP_S)
 
     async def revive(self) -> None:
-        """Start every node again that a test has killed."""
-        for name, node in self.nodes.items():
-            if not node.alive:
-                await self.restart(name)
+        """Start every node again that a test has killed, and wait until the others see it."""
+        dead = [name for name, node in self.nodes.items() if not node.alive]
+        for name in dead:
+            await self.restart(name)
+        if dead:
+            await self._quoted()
+
+    async def _quoted(self) -> None:
+        """Wait until the gateway knows of a worker: a node that is ready is seen by the others a moment later."""
+        call = gateway_pb2.QuoteCall(model=self.model).SerializeToString()
+        async with httpx.AsyncClient(base_url=self.gateway_url, timeout=60.0) as http, asyncio.timeout(UP_S):
+            while (await http.post("/v1/quotes", content=call)).status_code != 200:  # noqa: ASYNC110 -- it tells nobody
+                await asyncio.sleep(0.5)
 
     async def call(self, method: str, *params: object) -> Any:  # noqa: ANN401 JSON
         """Call a JSON-RPC method of the chain."""
