@@ -44,7 +44,7 @@ from plait_node.worker import (
 from plait_node.worker.ahead import Proposers
 
 # A busy machine may keep this process from running for seconds: only what a test is about runs out sooner.
-CALM = LinkPatience(heartbeat_s=1.0, missed_heartbeats=30, send_s=30.0, handshake_s=30.0, close_s=0.5)
+CALM = LinkPatience(heartbeat_s=0.3, missed_heartbeats=30, send_s=30.0, handshake_s=30.0, close_s=0.5)
 PATIENT = Patience(open_s=30, first_token_s=40, step_s=30, pay_s=30, credit_windows=4)
 UNPAID = replace(PATIENT, pay_s=1.5)  # where no payment comes, and the answer is to end without it
 ACK_S = 30.0
