@@ -33,12 +33,12 @@ test: setup ## Every test: Solidity, one brownie scenario, pytest with coverage.
 	$(FORGE) test
 	tools/brownie_env.sh
 	@mkdir -p build/coverage && rm -f build/coverage/data*
-	$(PYTEST) -n $(WORKERS) --dist loadgroup --no-loadscope-reorder $(COVERAGE)
+	$(PYTEST) -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(COVERAGE)
 
 chain-test: setup ## The part of `test` that needs an EVM.
 	$(FORGE) test
 	tools/brownie_env.sh
-	$(PYTEST) -n $(WORKERS) --dist loadgroup --no-loadscope-reorder chain_tests
+	$(PYTEST) -n $(WORKERS) --dist loadfile --no-loadscope-reorder chain_tests
 
 lint: setup ## Style, house budgets, direction of imports.
 	$(RUFF) check .

@@ -10,8 +10,6 @@ from chain_tests.anvil import Anvil, LocalChain, deployer_key, known_keys
 
 from plait.chain import LOCAL, ChainReader, Deployment, deploy
 
-LIVE_NETWORK = "chain_tests/live/test_thread_"
-
 
 @pytest.fixture(scope="session")
 def anvil() -> Generator[Anvil]:
@@ -42,16 +40,3 @@ async def reader(chain: LocalChain) -> AsyncGenerator[ChainReader]:
     """Yield a reader of the deployed contracts."""
     async with await ChainReader.connect(chain.url, chain.deployment) as found:
         yield found
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
-    """Keep one file's tests in one process, and all that use the live network together: it is started once."""
-    from xdist.scheduler import LoadFileScheduling  # noqa: PLC0415 -- not installed where nobody asks for it
-
-    class TogetherOnTheNetwork(LoadFileScheduling):
-        def _split_scope(self, nodeid: str) -> str:
-            file = nodeid.split("::", 1)[0]
-            return "live network" if file.startswith(LIVE_NETWORK) else file
-
-    return TogetherOnTheNetwork(config, log)
