@@ -20,8 +20,8 @@ from plait.protocol.ids import Address, to_hex
 from plait.protocol.typed import Key
 from plait_node.home import Home
 from plait_node.listener import serve_app
-from plait_node.localnet import free_port
 from plait_node.models.giving import TensorShelf, make_weights_app
+from plait_node.ports import free_port
 from plait_node.swarm import DhtKey
 
 pytestmark = pytest.mark.timeout(400)

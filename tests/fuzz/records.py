@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 from tests.fuzz.machine import Target, fixed
@@ -15,7 +16,7 @@ from plait.protocol.messages import Job, Receipt, Record, RecordKind, Stage
 from plait.protocol.pb import gateway_pb2, signed_pb2
 from plait.protocol.typed import Key
 from plait_node.swarm import BadRecordError, DhtKey, StoredRecord, check_record, node_record
-from plait_node.swarm.items import VALUE_LIMIT, _items, signed_bytes
+from plait_node.swarm.items import VALUE_LIMIT, signed_bytes, signed_items
 from plait_node.swarm.krpc import _bencode, _read, is_address
 from plait_node.swarm.records import MOST_VIA, deposit_body, node_body, read_deposit, sign_record
 from plait_node.wire import Destination
@@ -94,7 +95,7 @@ def datagram_from(data: bytes) -> bool:
     assert len(answer.nodes) <= 16
     assert all(len(node) == 20 for node, _ in answer.nodes)
     assert all(is_address(peer) or peer[0] == "0.0.0.0" for _, peer in answer.nodes)  # noqa: S104 what nobody asks
-    for item in _items([answer], _NODE.secret.public, _SALT):
+    for item in signed_items([answer], _NODE.secret.public, _SALT, Counter()):
         assert item.sequence >= 0
         assert item.value
     return True

@@ -111,7 +111,7 @@ class ItemClient:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(deadline_s) as limit:
                 while not (search.is_done() or (search.is_quiet() and (found or len(search.answers) >= _ENOUGH))):
-                    fresh = self._signed(await search.step(), public, salt)
+                    fresh = signed_items(await search.step(), public, salt, self._dropped)
                     if fresh and not found:
                         settled = asyncio.get_running_loop().time() + _SETTLE_S
                         limit.reschedule(min(settled, limit.when() or settled))
@@ -127,7 +127,8 @@ class ItemClient:
                 await search.step()
             # Time, so that nobody has to be waited for only to learn which number he holds; one more than what
             # was seen, should the clock have been set back.
-            seen = [answer.sequence for answer in self._signed(search.answers.values(), put.key.public, put.salt)]
+            held = signed_items(search.answers.values(), put.key.public, put.salt, self._dropped)
+            seen = [answer.sequence for answer in held]
             arguments = put.arguments(max([int(self._clock() * 1e6), *(each + 1 for each in seen)]))
             nearest = search.nearest(_COPIES)
             await asyncio.gather(*(self._send(put, answer, arguments) for answer in nearest))
@@ -145,26 +146,27 @@ class ItemClient:
             answer = await self._krpc.ask(to.peer, b"put", asked)
             put.stored += answer is not None and not answer.refused
 
-    def _signed(self, answers: Iterable[Answer], public: bytes, salt: bytes) -> list[Answer]:
-        """Return the answers that carry an item which the key signed; count those that carry another."""
-        key = Ed25519PublicKey.from_public_bytes(public)
-        found: list[Answer] = []
-        for answer in answers:
-            if not answer.value:
-                continue
-            if len(answer.value) > VALUE_LIMIT:
-                self._dropped["item_too_large"] += 1
-            elif answer.key != public or answer.sequence < 0 or not _holds(key, answer, salt):
-                self._dropped["item_not_signed"] += 1
-            else:
-                found.append(answer)
-        return found
-
     def _turn(self, target: bytes) -> asyncio.Lock:
         """Return the lock that keeps the puts of one item in their order."""
         if len(self._turns) > _MOST_TURNS:
             self._turns = {name: turn for name, turn in self._turns.items() if turn.locked()}
         return self._turns.setdefault(target, asyncio.Lock())
+
+
+def signed_items(answers: Iterable[Answer], public: bytes, salt: bytes, dropped: Counter[str]) -> list[Answer]:
+    """Return the answers that carry an item which the key signed; count in `dropped` those that carry another."""
+    key = Ed25519PublicKey.from_public_bytes(public)
+    found: list[Answer] = []
+    for answer in answers:
+        if not answer.value:
+            continue
+        if len(answer.value) > VALUE_LIMIT:
+            dropped["item_too_large"] += 1
+        elif answer.key != public or answer.sequence < 0 or not _holds(key, answer, salt):
+            dropped["item_not_signed"] += 1
+        else:
+            found.append(answer)
+    return found
 
 
 def target_of(public: bytes, salt: bytes) -> bytes:
