@@ -13,7 +13,7 @@ from typing import Final, Literal
 
 __all__ = ["STRIKES", "Strike"]
 
-_PERIOD_S: Final = 0.2
+_PERIOD_S: Final = 0.4  # a step a period: longer than what the worker lets any step take
 _RUNS: Final = 1 / 20
 
 

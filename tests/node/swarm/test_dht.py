@@ -218,7 +218,7 @@ async def test_dht_lying_and_silent_peers_beside_honest_ones_change_nothing() ->
             for node in nodes:
                 node.add_peers([liar.get_extra_info("sockname"), mute.get_extra_info("sockname")])
             began = loop.time()
-            assert await nodes[1].put(key, b"s", b"true") >= 4
+            assert await nodes[1].put(key, b"s", b"true", deadline_s=FOUND_S) >= 4
             assert await nodes[2].get(key.public, b"s", deadline_s=FOUND_S) == b"true"
             assert loop.time() - began < LIBTORRENTS_S
     finally:

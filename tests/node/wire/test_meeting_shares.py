@@ -111,10 +111,14 @@ async def test_meeting_point_that_invents_callers_is_held_to_its_own_share() -> 
     ):
         line = point.meeting.book.find(hidden.owner)
         assert line is not None
-        for _ in range(200):
-            caller = identity()
-            await line.send(Knock.make(caller, hidden.owner, at=point.destination, now=time.time()).frame())
+        callers = [identity() for _ in range(200)]
+        knocks = [Knock.make(each, hidden.owner, at=point.destination, now=time.time()).frame() for each in callers]
+        for knock in knocks:
+            await line.send(knock)
+
+        def told() -> list[str]:
+            return [each.knocked.fault.text for each in point.signals if each.HasField("knocked")]
+
         await until(lambda: len(hidden.signals) == 200)
-        told = [each.knocked.fault.text for each in point.signals if each.HasField("knocked")]
-        assert any("more knocks than this node takes" in text for text in told)
+        await until(lambda: any("more knocks than this node takes" in text for text in told()))
         assert len(hidden.meeting._answering) <= 16
