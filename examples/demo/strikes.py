@@ -13,7 +13,7 @@ from typing import Final, Literal
 
 __all__ = ["STRIKES", "Strike"]
 
-_PERIOD_S: Final = 0.4  # a step a period: longer than what the worker lets any step take
+_PERIOD_S: Final = 1.0  # a stop is longer than what the worker lets a step take, and shorter than a silence
 _RUNS: Final = 1 / 20
 
 
