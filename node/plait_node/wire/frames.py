@@ -48,9 +48,15 @@ def parts_of(data: bytes) -> Iterator[bytes]:
 
 def batch_of(frames: Sequence[bytes]) -> bytes:
     """Return the one message that carries some frames' bytes: at most `BATCH_FRAMES`, and `BATCH_BYTES` together."""
-    if len(frames) == 1:
-        return frames[0]
     return pb.Frame(batch=pb.Batch(frames=frames)).SerializeToString()
+
+
+def messages_of(frames: Sequence[bytes]) -> Iterator[bytes]:
+    """Yield what some frames travel in: one of them whole or in parts, several as a batch, which has no parts."""
+    if len(frames) == 1:
+        yield from parts_of(frames[0])
+    else:
+        yield batch_of(frames)
 
 
 class Joiner:

@@ -12,7 +12,7 @@ from plait.protocol.ids import Address
 from plait.protocol.pb import stage_pb2 as pb
 from plait_node.wire.deadline import SharedDeadline
 from plait_node.wire.errors import LinkClosedError, MalformedFrameError, SendTimeoutError, WireError
-from plait_node.wire.frames import BATCH_BYTES, BATCH_FRAMES, Joiner, batch_of, frame_bytes, parts_of
+from plait_node.wire.frames import BATCH_BYTES, BATCH_FRAMES, Joiner, frame_bytes, messages_of
 from plait_node.wire.identity import Blame, OnBlame, Patience, log_blame
 from plait_node.wire.queue import WeighedQueue
 from plait_node.wire.transport import Transport
@@ -169,9 +169,9 @@ class Link:
     async def _write(self) -> None:
         try:
             while (data := await self._outbox.get()) is not None:
-                for part in parts_of(self._packed(data)):
+                for message in messages_of(self._together(data)):
                     self._writing.begin()
-                    await self._transport.write(part)
+                    await self._transport.write(message)
                     self._writing.end()
         except WireError as error:
             self._end(error.text, lost=True, blamed=True)
@@ -182,13 +182,13 @@ class Link:
         self._end(f"took nothing for {self._patience.send_s} s", lost=True, blamed=True)
         self._writer.cancel()
 
-    def _packed(self, first: bytes) -> bytes:
+    def _together(self, first: bytes) -> list[bytes]:
         """Return a frame, together with those that wait behind it: what a message costs is paid once for all."""
         frames, room = [first], BATCH_BYTES - len(first)
         while len(frames) < BATCH_FRAMES and (data := self._outbox.take(room)) is not None:
             frames.append(data)
             room -= len(data)
-        return batch_of(frames)
+        return frames
 
     async def _heartbeat(self) -> None:
         # Missed beats are counted, not seconds: when this process itself is stalled, its beats are late as well.

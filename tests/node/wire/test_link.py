@@ -23,8 +23,9 @@ from plait_node.wire import (
     MalformedFrameError,
     Patience,
 )
+from plait_node.wire import frames as frames_module
 from plait_node.wire import link as link_module
-from plait_node.wire.frames import BATCH_BYTES, BATCH_FRAMES, PART_BYTES, Joiner, batch_of, parse_frame
+from plait_node.wire.frames import BATCH_BYTES, BATCH_FRAMES, PART_BYTES, Joiner, batch_of, messages_of, parse_frame
 from plait_node.wire.identity import MAX_FRAME_BYTES
 
 
@@ -106,7 +107,7 @@ async def test_link_garbage_closes_the_stream_and_blames_the_sender(data: bytes,
 async def test_link_frame_above_grpcs_own_cap_ends_the_stream_and_blames_the_sender(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(link_module, "parts_of", lambda data: [data])  # type: ignore[misc]
+    monkeypatch.setattr(frames_module, "parts_of", lambda data: [data])  # type: ignore[misc]
     async with linked() as pair:
         pair.accepted._outbox.force(rows(1, bytes(2 * MAX_FRAME_BYTES)).SerializeToString())
         await asyncio.wait_for(pair.dialed.wait_closed(), 30)
@@ -175,6 +176,16 @@ def test_joiner_gives_every_frame_of_a_batch_back(many: list[bytes]) -> None:
     sent = [frame.SerializeToString() for frame in frames]
     taken = Joiner().take(batch_of(sent))
     assert list(taken) == [(frame, len(data)) for frame, data in zip(frames, sent, strict=True)]
+
+
+def test_batch_as_large_as_may_be_is_one_message_that_is_taken() -> None:
+    half = rows(1, bytes(BATCH_BYTES // 2))
+    half = rows(1, bytes(BATCH_BYTES - len(half.SerializeToString())))
+    sent = [half.SerializeToString()] * 2
+    assert BATCH_BYTES - 8 <= sum(map(len, sent)) <= BATCH_BYTES
+    (message,) = messages_of(sent)
+    assert len(message) > PART_BYTES
+    assert [frame for frame, _ in Joiner().take(message)] == [half, half]
 
 
 async def test_link_frames_that_wait_together_are_one_message_within_its_bounds(
