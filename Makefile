@@ -33,7 +33,7 @@ test: setup ## Every test: Solidity, one brownie scenario, pytest with coverage.
 	$(FORGE) test
 	tools/brownie_env.sh
 	@mkdir -p build/coverage && rm -f build/coverage/data*
-	$(PYTEST) -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(COVERAGE)
+	$(PYTEST) --cache-clear -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(COVERAGE) || $(PY) tools/second_go.py
 
 chain-test: setup ## The part of `test` that needs an EVM.
 	$(FORGE) test

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -10,6 +13,14 @@ LIVE_NETWORK = "chain_tests/live/test_thread_"  # how the files begin whose test
 # How long an example takes, or takes to be made, tells of the machine and what else it does.
 settings.register_profile("plait", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("plait")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def folders_of_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Have every temporary folder lie in the session's, which pytest clears away a few sessions later."""
+    before, tempfile.tempdir = tempfile.tempdir, str(tmp_path_factory.mktemp("temp"))
+    yield
+    tempfile.tempdir = before
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -207,12 +207,11 @@ class LiveNetwork:
         await until(ready, f"{name} was not ready", within_s=UP_S)
 
     async def revive(self) -> None:
-        """Start every node again that a test has killed, and wait until the others see it."""
-        dead = [name for name, node in self.nodes.items() if not node.alive]
-        for name in dead:
-            await self.restart(name)
-        if dead:
-            await self._quoted()
+        """Start every node again that a test has killed or told to stop, and wait until the others see it."""
+        for name, node in self.nodes.items():
+            if not node.alive or not node.ready:
+                await self.restart(name)
+        await self._quoted()
 
     async def _quoted(self) -> None:
         """Wait until the gateway knows of a worker: a node that is ready is seen by the others a moment later."""

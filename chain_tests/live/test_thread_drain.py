@@ -85,6 +85,7 @@ async def test_worker_says_where_its_swarm_is_weakest_and_is_drained_by_command(
         text, _ = await asyncio.to_thread(drains[0].communicate, timeout=2 * LIMIT_S)
         assert (drains[0].returncode, text.strip()) == (0, "node ended, no jobs left")
         assert not worker.ready
+        await until(lambda: not worker.alive, "the worker's process did not end", within_s=LIMIT_S)
 
 
 def plait(*words: str) -> subprocess.Popen[str]:

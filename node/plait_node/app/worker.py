@@ -165,7 +165,14 @@ def _offer(config: WorkerConfig, manifest: Manifest) -> OfferTerms:
 
 def _membership(base: Base, config: WorkerConfig) -> Membership:
     tiers = ChainTiers(base.reader, clock=clock)
-    return Membership(config.model, config.device_class, owner=base.config.owner, tiers=tiers, clock=clock)
+    return Membership(
+        config.model,
+        config.device_class,
+        owner=base.config.owner,
+        tiers=tiers,
+        clock=clock,
+        path=base.home.path / "groups.json",
+    )
 
 
 def _planner(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 from plait.protocol.errors import PlaitError
 from plait.protocol.ids import Address, Group, Hash, group_id
@@ -15,11 +16,14 @@ from plait_node.broker.groups import ClassMeasure
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
 
     from plait_node.broker import Broker, Delivery
 
 # A quote names a group: one that was left for another class gets jobs for as long as a quote holds.
 _LINGER_S = 300.0
+_MOST_KEPT = 16  # groups; each is looked into
+_GROUP_BYTES = 8
 # How long one look into such a group lasts, and how often it is looked at while nothing comes.
 _LOOK_S, _LOOK_EVERY_S = 0.3, 2.0
 
@@ -35,7 +39,10 @@ class Tiers(Protocol):
 
 
 class Membership:
-    """A worker's group. It follows what is measured and what the chain says; `observe` is called every few seconds."""
+    """A worker's group. It follows what is measured and what the chain says; `observe` is called every few seconds.
+
+    A file keeps which groups get jobs still: a worker that died finds what waits for it, whatever its class is now.
+    """
 
     def __init__(
         self,
@@ -45,14 +52,17 @@ class Membership:
         owner: Address,
         tiers: Tiers,
         clock: Callable[[], float],
+        path: Path,
         cohort: int = 0,
     ) -> None:
         self._model, self._owner, self._tiers, self._clock = model, owner, tiers, clock
         self._measure = ClassMeasure(device)
         self._moved = asyncio.Event()
-        self._left: dict[Group, float] = {}
+        self._path = path
+        self.tier, groups = _read(path, model)
+        # Until when jobs of other groups are taken; those of the last life may have waited since it ended.
+        self._left = dict.fromkeys(groups, clock() + _LINGER_S)
         self.cohort = cohort
-        self.tier = 0
         self.group: Group | None = None  # None until something was measured
 
     @property
@@ -72,7 +82,9 @@ class Membership:
         if group != self.group:
             _log.info("group changed group=%s class=%s tier=%d", group.hex(), hardware, self.tier)
             self._leave(fell=self.tier < before)
+            self._left.pop(group, None)
             self.group = group
+            self._write()
             self._moved.set()
             self._moved = asyncio.Event()
         return group
@@ -83,6 +95,17 @@ class Membership:
             self._left.clear()
         elif self.group is not None:
             self._left[self.group] = self._clock() + _LINGER_S
+
+    def _write(self) -> None:
+        """Keep the tier and the groups; a full disk costs what waits in the group that is left, if this node dies."""
+        groups = [group.hex() for group in (*self._left, self.group) if group is not None]
+        kept = {"model": self._model.hex(), "tier": self.tier, "groups": groups}
+        partial = self._path.with_suffix(".partial")
+        try:
+            partial.write_text(json.dumps(kept), encoding="utf-8")
+            partial.replace(self._path)
+        except OSError as error:
+            _log.warning("groups not kept file=%s error=%s", self._path, error)
 
     async def jobs(self, broker: Broker) -> AsyncGenerator[Delivery]:
         """Yield jobs of the group, whichever it is; those that wait in one that was left come first."""
@@ -130,6 +153,23 @@ class Membership:
             await delivery.nak()  # it came in the very moment in which the tier was lost
             return None
         return delivery
+
+
+def _read(path: Path, model: Hash) -> tuple[int, list[Group]]:
+    """Return the tier and the groups of a file; none where it is not there, of another model or cannot be read."""
+    try:
+        kept = cast("dict[str, object]", json.loads(path.read_text(encoding="utf-8")))
+        if kept["model"] != model.hex():
+            return 0, []
+        groups = [Group(bytes.fromhex(group)) for group in cast("list[str]", kept["groups"])[:_MOST_KEPT]]
+        if any(len(group) != _GROUP_BYTES for group in groups):
+            raise ValueError("a group of another size")
+        return int(cast("int", kept["tier"])), groups
+    except FileNotFoundError:
+        return 0, []
+    except (OSError, ValueError, TypeError, LookupError, RecursionError) as error:
+        _log.warning("groups unreadable, only new jobs are taken file=%s error=%s", path, error)
+        return 0, []
 
 
 async def _take(jobs: AsyncIterator[Delivery], *, until: set[asyncio.Task[bool]]) -> Delivery | None:

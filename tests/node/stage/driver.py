@@ -233,7 +233,7 @@ class Task:
         if frame is None:
             raise ConnectionError(f"stage {stage}: {link.reason}")
         match frame.WhichOneof("body"):
-            case "opened":
+            case "opened" if frame.opened.job == self.hash:  # one of a job before this one may still be on its way
                 self.opened[stage] = list(frame.opened.lineage)
                 self.kept[stage] = frame.opened.kept
             case "tokens":

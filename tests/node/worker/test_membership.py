@@ -6,7 +6,9 @@ import asyncio
 import secrets
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 
+import pytest
 import pytest_asyncio
 
 from plait.protocol.errors import PlaitError
@@ -31,12 +33,21 @@ class Tiers:
 
 
 class Desk:
-    def __init__(self) -> None:
+    def __init__(self, path: Path) -> None:
         self.time = 0.0
+        self.path = path
         self.tiers = Tiers()
         self.broker = MemoryBroker(time.time, ack_wait_s=30.0)
-        self.member = Membership(MODEL, "cpu", owner=OWNER, tiers=self.tiers, clock=lambda: self.time)
+        self.start()
+
+    def start(self, model: Hash = MODEL) -> None:
+        """Start a worker from what the last one left on disk."""
+        self.member = Membership(model, "cpu", owner=OWNER, tiers=self.tiers, clock=lambda: self.time, path=self.path)
         self.jobs = self.member.jobs(self.broker)
+
+    async def restart(self, model: Hash = MODEL) -> None:
+        await self.jobs.aclose()
+        self.start(model)
 
     async def publish(self, group: Group) -> bytes:
         request = secrets.token_bytes(32)
@@ -56,8 +67,8 @@ class Desk:
 
 
 @pytest_asyncio.fixture
-async def desk() -> AsyncIterator[Desk]:
-    made = Desk()
+async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
+    made = Desk(tmp_path / "groups.json")
     yield made
     await made.jobs.aclose()
     await made.broker.close()
@@ -129,3 +140,48 @@ async def test_look_that_is_given_up_strands_no_job(desk: Desk) -> None:
         if looking.cancelled():
             desk.jobs = desk.member.jobs(desk.broker)
             assert await desk.taken() == request
+
+
+async def test_worker_that_died_finds_what_waits_in_its_group_though_its_class_is_another_now(desk: Desk) -> None:
+    first = await desk.member.observe(room=100, step_s=SLOW)
+    second = await desk.member.observe(room=100, step_s=FAST)
+    requests = {await desk.publish(first), await desk.publish(second)}
+    await desk.restart()
+    await desk.member.observe(room=5_000, step_s=FAST)
+    assert {await desk.taken(), await desk.taken()} == requests
+    desk.time += 301.0
+    await desk.publish(second)
+    assert await desk.taken(0.5) is None
+
+
+async def test_worker_that_died_and_lost_its_tier_meanwhile_takes_no_job_of_it(desk: Desk) -> None:
+    high = await desk.member.observe(room=100, step_s=FAST)
+    await desk.publish(high)
+    desk.tiers.now = 1
+    await desk.restart()
+    await desk.member.observe(room=100, step_s=FAST)
+    assert await desk.taken(0.5) is None
+
+
+async def test_worker_of_another_model_takes_no_job_of_the_one_before(desk: Desk) -> None:
+    await desk.publish(await desk.member.observe(room=100, step_s=FAST))
+    await desk.restart(Hash(b"\1" * 32))
+    await desk.member.observe(room=100, step_s=SLOW)
+    assert await desk.taken(0.5) is None
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"model": "00"}', "[" * 100_000, '{"model": "%s", "tier": 1, "groups": ["00"]}']
+)
+async def test_worker_whose_file_is_damaged_takes_new_jobs(desk: Desk, text: str) -> None:
+    desk.path.write_text(text.replace("%s", MODEL.hex()), encoding="utf-8")
+    await desk.restart()
+    request = await desk.publish(await desk.member.observe(room=100, step_s=FAST))
+    assert await desk.taken() == request
+
+
+async def test_worker_whose_disk_is_full_works_on(desk: Desk) -> None:
+    desk.path = desk.path / "nowhere" / "groups.json"
+    await desk.restart()
+    request = await desk.publish(await desk.member.observe(room=100, step_s=FAST))
+    assert await desk.taken() == request
