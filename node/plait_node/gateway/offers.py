@@ -180,6 +180,11 @@ class OfferBook:
             -len(quote.workers),
         )
 
+    async def served(self, quote: Quote) -> bool:
+        """Tell whether a worker that a quote names is live and takes jobs of its group; raise `BrokerAwayError`."""
+        named = {each.node for each in quote.workers}
+        return any(offer.worker in named and self._takes(offer, quote.group) for offer in await self.live())
+
     def queue_limit(self, group: bytes) -> int:
         """Return how many jobs of a group may wait or run, 0 for one whose workers are gone."""
         return limit_of(sum(offer.room for offer in self._offers if offer.group == group))

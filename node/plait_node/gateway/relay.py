@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 
 from plait.ledger import JournalFullError
@@ -13,13 +13,14 @@ from plait.protocol.errors import (
     BusyError,
     DeadlineError,
     InternalError,
+    NoRouteError,
     PlaitError,
     RefusedError,
     UnknownJobError,
     error_from_fault,
 )
 from plait.protocol.ids import Address, Hash
-from plait.protocol.messages import Receipt
+from plait.protocol.messages import Quote, Receipt
 from plait.protocol.receipts import RECEIPT, ReceiptLeaf
 from plait.protocol.typed import Signed
 from plait_node.broker import BrokerError
@@ -35,6 +36,8 @@ _LOG = logging.getLogger(__name__)
 _KEEP_ALIVE_S = 2.0  # a payer takes a gateway for frozen that says nothing for 8 s
 # Reading an answer again needs no worker: its events lie in the broker, or they were dropped.
 _AGAIN_S = 10.0
+# How long a job whose workers are all gone waits for one to come back, and how often that is looked at.
+_DESERTED_S, _LOOK_S = 120.0, 5.0
 # Faults of this moment: the stream may be followed again, nothing was decided about the answer.
 _PASSING = (BusyError, BrokerAwayError, StoppedError, InternalError, JournalFullError)
 
@@ -48,6 +51,7 @@ class RelayParts:
     line: WorkerLine
     custody: Custody
     metrics: GatewayMetrics
+    served: Callable[[Quote], Awaitable[bool]]  # whether a worker of a quote is live; raises `BrokerAwayError`
     on_earned: Callable[[Hash], None] = lambda _: None  # an attempt began, or its work was added to
 
 
@@ -63,7 +67,7 @@ class Relay:
         self._done = False
         self._current = 0  # the result being judged
         self._through = 0  # the last one that passed
-        self._started = self._outside.clock()
+        self._started = self._served_at = self._moved_at = self._outside.clock()
         verdict = parts.store.verdict(job.name)
         self._known = verdict
         self._answer = Answer(
@@ -138,10 +142,33 @@ class Relay:
         left = self.job.deadline - self._outside.clock()
         try:
             async with asyncio.timeout(max(left, 1.0)):
-                await self._read(until=None)
+                await self._read_while_served()
         except TimeoutError:
             text = "the request's deadline passed before the answer ended; what was delivered stays, ask again"
             raise DeadlineError(text) from None
+
+    async def _read_while_served(self) -> None:
+        """Read to the end; raise `NoRouteError` once every worker that could go on has been gone for a while."""
+        reading = asyncio.create_task(self._read(until=None))
+        try:
+            while not (await asyncio.wait({reading}, timeout=_LOOK_S))[0]:
+                await self._look()
+        except BaseException:
+            reading.cancel()
+            await asyncio.wait({reading})
+            raise
+        await reading
+
+    async def _look(self) -> None:
+        now = self._outside.clock()
+        try:
+            served = await self._parts.served(self.job.quote)
+        except BrokerAwayError:
+            served = True  # nobody knows
+        if served or self._moved_at > self._served_at:
+            self._served_at = now
+        elif now - self._served_at > _DESERTED_S:
+            raise NoRouteError("every worker that could give this answer has left; ask again")
 
     async def _read_again(self, known: Verdict) -> None:
         """Deliver once more what passed before the verdict, and then the verdict."""
@@ -163,7 +190,7 @@ class Relay:
                     return
                 self._current = result.sequence
                 await self._deliver(await self._answer.take(result))
-                self._through = result.sequence
+                self._through, self._moved_at = result.sequence, self._outside.clock()
                 if self._answer.fault is not None:
                     raise self._answer.fault
                 if self._answer.receipt is not None or result.sequence == until:

@@ -117,6 +117,7 @@ class Gateway:
             line=self._line,
             custody=self._custody,
             metrics=self.metrics,
+            served=self.offers.served,
             on_earned=self._pay_workers,
         )
         self._relays: OrderedDict[Hash, Relay] = OrderedDict()

@@ -17,7 +17,8 @@ from plait.protocol.messages import Ack, Receipt
 from plait.protocol.money import job_price
 from plait.protocol.pb import gateway_pb2, signed_pb2
 from plait.protocol.receipts import RECEIPT, ReceiptLeaf
-from plait_node.broker import MemoryBroker
+from plait_node.broker import BrokerError, MemoryBroker
+from plait_node.gateway import relay as relays
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -252,6 +253,53 @@ async def test_deadline_ends_a_stream_that_no_worker_answers(stand: Stand) -> No
         seen = await stand.follow(client, asked)
     assert [(each.kind, each.sequence) for each in seen] == [("error", 1)]
     assert seen[0].event.error.code == "deadline"
+
+
+@pytest.mark.parametrize("begun", [False, True], ids=["nobody took it", "in the middle"])
+async def test_job_whose_workers_have_all_left_ends_long_before_its_deadline(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch, begun: bool
+) -> None:
+    monkeypatch.setattr(relays, "_LOOK_S", 0.02)
+    async with stand.running() as client:
+        asked = await stand.submitted(client)
+        following = asyncio.create_task(stand.follow(client, asked))
+        events = await stand.work(asked, upto=6) if begun else []
+        stand.now += 110  # its offer lived for 60 s of them
+        await asyncio.sleep(0.2)
+        await stand.offer()
+        stand.now += 50  # it came back for a while
+        await asyncio.sleep(0.2)
+        stand.now += 100
+        await asyncio.sleep(0.2)
+        assert not following.done()
+        stand.now += 100
+        async with asyncio.timeout(30):
+            seen = await following
+        *delivered, last = seen
+        assert [each.kind for each in delivered] == [event.kind for event in events[: len(delivered)]]
+        assert bool(delivered) == begun
+        error = last.event.error
+        assert (error.code, error.retry, error.moved) == ("no_route", True, begun)
+        assert stand.now < asked.request.message.deadline
+
+
+async def test_job_of_a_broker_that_is_away_is_not_taken_for_deserted(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away() -> list[gateway_pb2.WorkerOffer]:
+        raise BrokerError("no server")
+
+    monkeypatch.setattr(relays, "_LOOK_S", 0.02)
+    async with stand.running() as client:
+        asked = await stand.submitted(client)
+        following = asyncio.create_task(stand.follow(client, asked))
+        with monkeypatch.context() as patch:
+            patch.setattr(stand.broker, "offers", away)
+            stand.now += 400
+            await asyncio.sleep(0.2)
+        events = await stand.work(asked)
+        async with asyncio.timeout(30):
+            assert [each.kind for each in await following] == [event.kind for event in events]
 
 
 async def test_chain_away_while_an_answer_is_judged_passes_and_may_be_resumed(
