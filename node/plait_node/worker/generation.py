@@ -221,7 +221,7 @@ class Generation:
 
     async def _next(self, limit_s: float) -> Event | None:
         """Return the next event, None after a tick; raise when nothing moves for `limit_s`."""
-        event = await self._line.next(_TICK_S)
+        event = await self._line.next(min(_TICK_S, self._watch.wake_s))
         if event is None:
             self._hops.check_overdue()
             await self._look()

@@ -2,8 +2,9 @@
 
 A stage that got rows and did not give them out holds them. It is at fault when that is so again and again: in decode at
 each of several slow steps, in a prompt while nothing moves between two looks. Where all steps were slow from the first
-on, there is no better pace to go by: then it is at fault if it holds the rows nearly whenever one looks. A link that is
-silent ends by itself.
+on, there is no better pace to go by: then it is at fault if it holds the rows nearly whenever one looks. So it is in a
+run of steps each of which is short and yet far slower than usual: together they lose as much as one that is long. A
+link that is silent ends by itself.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ if TYPE_CHECKING:
 __all__ = ["Watch"]
 
 _TIMES = 5.0  # what a step should take, so often: it is slow
-_LEAST_S = 0.3  # no step is slow that takes less
+_LEAST_S = 0.3  # no step is slow by itself that takes less
+_RUN_TIMES = 10.0  # what a step usually takes, so often: it is slow in a run of such
+_WAKE_S = 0.02  # between two looks at a run, at least
 _VOTES = 3
-_REMEMBERED = 16
+_REMEMBERED = 64  # steps: a run is found long before it is what is usual
 _LOOKS, _MOST_OF_THEM = 6, 5  # of the last looks, how many must find the same stage
 
 
@@ -40,6 +43,9 @@ class Watch:
         self._before: dict[int, tuple[int, int]] = {}
         self._votes: Counter[int] = Counter()
         self._held: deque[int | None] = deque(maxlen=_LOOKS)
+        self._run: deque[int | None] = deque(maxlen=_LOOKS)
+        self._lost_s = 0.0  # in the run, since the stages were asked
+        self._in_run = False  # they were asked because of it
 
     @classmethod
     def of(cls, decision: Decision, *, now: float) -> Watch:
@@ -56,12 +62,21 @@ class Watch:
         """Return after how long without a token the stages are asked."""
         if not self._decoding:
             return max(2.0, _TIMES * self._first_s)
-        pace_s = self._expected_s if self._never_quick() else max(self._expected_s, self._usual_s())
-        return max(_LEAST_S, _TIMES * pace_s)
+        return max(_LEAST_S, _TIMES * self._pace_s())
+
+    @property
+    def wake_s(self) -> float:
+        """Return after how long without a token it is worth a look."""
+        return max(_WAKE_S, _RUN_TIMES * self._pace_s()) if self._decoding else self.limit_s
 
     def moved(self, now: float) -> None:
         """Note that tokens came."""
         took = now - self._last
+        if self._slow_in_run(now):
+            self._lost_s += now - max(self._last, self._asked)
+        else:
+            self._lost_s = 0.0
+            self._run.clear()
         if self._votes and self._decoding and took <= self.limit_s:
             self._votes -= Counter(dict.fromkeys(self._votes, 1))
         if self._decoding:
@@ -76,9 +91,12 @@ class Watch:
 
     def asks(self, now: float) -> bool:
         """Tell whether it is time to ask the stages where they are."""
-        if now - self._asked < self.limit_s:
+        late = now - self._asked >= self.limit_s
+        lost_s = self._lost_s + now - max(self._last, self._asked)
+        if not late and not (self._slow_in_run(now) and lost_s >= _LEAST_S):
             return False
-        self._asked = now
+        self._in_run = not late
+        self._asked, self._lost_s = now, 0.0
         self._places = {}
         return True
 
@@ -90,12 +108,20 @@ class Watch:
         places, before = self._places, self._before
         self._places, self._before = {}, places
         holder = next((each for each in range(self._stages) if places[each][0] > places[each][1]), None)
-        if self._decoding and self._never_quick():
-            return self._nearly_always(holder)
+        if self._in_run or (self._decoding and self._never_quick()):
+            return _nearly_always(self._run if self._in_run else self._held, holder)
         if holder is None or (not self._decoding and before.get(holder) != places[holder]):
             return None
         self._votes[holder] += 1
         return holder if self._votes[holder] >= _VOTES else None
+
+    def _pace_s(self) -> float:
+        return self._expected_s if self._never_quick() else max(self._expected_s, self._usual_s())
+
+    def _slow_in_run(self, now: float) -> bool:
+        """Tell whether this step is one of a run that are short and far slower than usual."""
+        known = self._decoding and bool(self._took) and not self._never_quick()
+        return known and now - self._last >= self.wake_s
 
     def _usual_s(self) -> float:
         return statistics.median(self._took) if self._took else 0.0
@@ -104,6 +130,7 @@ class Watch:
         """Tell whether steps are usually slow against what the route announced."""
         return 0 < _TIMES * self._expected_s < self._usual_s() and self._usual_s() > _LEAST_S
 
-    def _nearly_always(self, holder: int | None) -> int | None:
-        self._held.append(holder)
-        return holder if self._held.count(holder) >= _MOST_OF_THEM else None
+
+def _nearly_always(held: deque[int | None], holder: int | None) -> int | None:
+    held.append(holder)
+    return holder if held.count(holder) >= _MOST_OF_THEM else None

@@ -99,6 +99,53 @@ def test_watch_blames_nobody_where_all_were_slow_from_the_first_step_on() -> Non
         watch.moved(step + 1.0)
 
 
+def in_a_run(step_s: float, holders: Sequence[int | None]) -> list[int | None]:
+    """Decode a token each 0.01 s, then one each `step_s`; return who is blamed at each look, held by these in turn."""
+    watch, now = Watch(stages=3, expected_s=0.01, first_s=0.0, now=0.0), 0.0
+    for _ in range(100):
+        watch.moved(now := now + 0.01)
+    blamed, waiting = list[int | None](), list(holders)
+    for _ in range(40):
+        if waiting and watch.asks(now + step_s - 0.01):
+            holder = waiting.pop(0)
+            blamed.append(told(watch, [(9, 8) if place == holder else (9, 9) for place in range(3)])[2])
+        watch.moved(now := now + step_s)
+    return blamed
+
+
+def test_watch_blames_who_is_twenty_times_slower_though_no_step_is_long() -> None:
+    assert in_a_run(0.2, [1] * 9)[:6] == [None, None, None, None, 1, 1]
+    assert in_a_run(0.2, [1, 1, 0, 1, 1, 1])[:6] == [None, None, None, None, None, 1]
+
+
+def test_watch_blames_nobody_in_a_run_that_all_of_them_share_or_that_is_not_slow() -> None:
+    assert in_a_run(0.2, [0, 1, 2, None] * 3) == [None] * 12
+    assert in_a_run(0.09, [1] * 9) == []
+
+
+def test_watch_forgets_a_run_that_ended() -> None:
+    watch, now = Watch(stages=3, expected_s=0.01, first_s=0.0, now=0.0), 0.0
+    for _ in range(30):
+        watch.moved(now := now + 0.01)
+        watch.moved(now := now + 0.01)
+        assert not watch.asks(now + 0.19)
+        watch.moved(now := now + 0.2)
+
+
+async def test_stage_that_loses_a_little_at_each_step_is_replaced_inside_the_answer(tmp_path: Path) -> None:
+    async with world(tmp_path) as made:
+        slow = made.net.nodes[1]
+        spare = await spare_for(made, slow)
+        made.choice = note("plain")
+        asked = await made.asking_long(PROMPT, max_tokens=90)
+        running = asyncio.create_task(asked.run())
+        await until(lambda: len(asked.verifier.ids) >= 25)
+        slow_down(slow, 0.25)
+        assert await running == asked.expected(90)
+        assert asked.job is not None
+        assert asked.job.message.route[1].node == spare.identity.owner
+
+
 async def test_slow_stage_is_replaced_inside_the_answer(tmp_path: Path) -> None:
     async with world(tmp_path) as made:
         slow = made.net.nodes[1]
