@@ -252,6 +252,11 @@ class GatewayConfig(_Serving, _Opening):
         pattern=r"^(https?://\S+)?$",
         description="under which payers reach it, one of the endpoint's on chain; by default that of `listen`",
     )
+    connections_per_host: int = Field(
+        default=256,
+        ge=1,
+        description="of 2,000 that are open at once; an IPv6 /64 is one host, this machine's own are not counted",
+    )
     serves: tuple[HashField, ...] = Field(
         default=(), description="ids of the only models that are quoted; none named: all in the folder `models`"
     )

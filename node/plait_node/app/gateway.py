@@ -52,7 +52,8 @@ async def run(base: Base, config: GatewayConfig) -> AsyncGenerator[dict[str, obj
             gateway.reached_at(config.url or f"http://{host}:{port}")
             listening.set_result(port)
 
-        works = [serve(gateway, host=host, port=port, ready=ready), claimer.run()]
+        serving = serve(gateway, host=host, port=port, ready=ready, per_host=config.connections_per_host)
+        works = [serving, claimer.run()]
         if opener is not None:
             opener.on_funded = gateway.funded
             works.append(opener.run())

@@ -38,7 +38,7 @@ from plait_node.gateway.limits import (
 from plait_node.gateway.offers import Needs
 from plait_node.gateway.openapi import PROTOBUF, with_document
 from plait_node.gateway.service import Gateway
-from plait_node.listener import serve_app
+from plait_node.listener import Limits, serve_app
 
 _LOG = logging.getLogger(__name__)
 _MOST_INDEX = 1 << 32
@@ -72,9 +72,19 @@ def make_app(gateway: Gateway, *, limiter: CallLimiter | None = None, prompts: C
     return app
 
 
-async def serve(gateway: Gateway, *, host: str, port: int, ready: Callable[[int], None] = lambda _: None) -> None:
-    """Serve until cancelled; call `ready` with the port once it listens; raise `PortTakenError`."""
-    await serve_app(make_app(gateway), host=host, port=port, ready=ready)
+async def serve(
+    gateway: Gateway,
+    *,
+    host: str,
+    port: int,
+    ready: Callable[[int], None] = lambda _: None,
+    per_host: int = Limits.per_host,
+) -> None:
+    """Serve until cancelled, `per_host` connections at once to a host.
+
+    Call `ready` with the port once it listens; raise `PortTakenError`.
+    """
+    await serve_app(make_app(gateway), host=host, port=port, ready=ready, limits=Limits(per_host=per_host))
 
 
 class _Face:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -13,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from plait_node import listener
 from plait_node.errors import PortTakenError
 from plait_node.listener import Limits, serve_app
 
@@ -113,3 +115,38 @@ async def test_listener_on_a_port_that_is_taken_says_so() -> None:
     async with face() as port:
         with pytest.raises(PortTakenError, match=f"cannot listen on 127.0.0.1:{port}"):
             await serve_app(Starlette(), host="127.0.0.1", port=port)
+
+
+async def test_listener_gives_one_host_so_many_places_and_takes_it_again_once_some_are_free(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(listener, "_stranger", lambda _: "192.0.2.7")
+    async with face(Limits(per_host=3)) as port:
+        places = [await asyncio.open_connection("127.0.0.1", port) for _ in range(5)]
+        for reader, _ in places[3:]:
+            assert await cut_off(reader)
+        monkeypatch.setattr(listener, "_stranger", lambda _: "192.0.2.8")
+        async with httpx.AsyncClient() as client:
+            assert (await client.get(f"http://127.0.0.1:{port}/hello")).text == "hello"
+        monkeypatch.setattr(listener, "_stranger", lambda _: "192.0.2.7")
+        for _, writer in places:
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+        async with httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(retries=3)) as client:
+            assert (await client.get(f"http://127.0.0.1:{port}/hello")).text == "hello"
+
+
+@pytest.mark.parametrize(
+    ("peer", "host"),
+    [
+        ("203.0.113.9", "203.0.113.9"),
+        ("::ffff:203.0.113.9", "203.0.113.9"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
+        ("fe80::1%eth0", "fe80::"),
+        ("127.0.0.1", ""),
+        ("::1", ""),
+    ],
+)
+def test_listener_counts_a_host_by_what_one_stranger_is_given(peer: str, host: str) -> None:
+    assert listener._stranger((peer, 1)) == host
