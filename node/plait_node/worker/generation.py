@@ -29,7 +29,7 @@ from plait_node.worker.opening import open_frame, reused_row, rows_frames, start
 from plait_node.worker.pace import Pace
 from plait_node.worker.purse import Purse
 from plait_node.worker.tools import Tools
-from plait_node.worker.watch import Watch
+from plait_node.worker.watch import Avoidable, Watch
 
 if TYPE_CHECKING:
     from plait.protocol.messages import Job
@@ -58,8 +58,12 @@ class Generation:
         publisher: Publisher | None,
         payer: PayerWatch,
         told: Told,
+        avoidable: Avoidable,
     ) -> None:
-        """Prepare to go on behind what was `told`; without a publisher (the on-chain path) nothing is streamed."""
+        """Prepare to go on behind what was `told`, without a publisher (the on-chain path) streaming nothing.
+
+        `avoidable` says whether the answer could go on without a stage.
+        """
         job, request = signed.message, task.request
         self._tools = tools
         self._task = task
@@ -87,7 +91,7 @@ class Generation:
         self._ended = False
         self._since = asyncio.get_running_loop().time()
         self._pace = Pace(self._since)
-        self._watch = Watch.of(decision, now=self._since)
+        self._watch = Watch.of(decision, now=self._since, avoidable=avoidable)
 
     def _new_book(self) -> LeafBook:
         job = self._signed.message
@@ -278,7 +282,7 @@ class Generation:
                 await self._take_token(owner, frame.tokens)
             case "at":
                 place = next(at for at, stage in enumerate(self.route) if stage.node == owner)
-                if (holder := self._watch.told(place, frame.at)) is not None:
+                if (holder := await self._watch.judge(place, frame.at)) is not None:
                     raise self._line.failure(self.route[holder].node, "it holds rows far longer than it should")
             case "leaf":
                 self._waiting += await self.book.add(owner, signed_from_pb(frame.leaf.leaf, Leaf))

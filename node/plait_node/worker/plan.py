@@ -205,6 +205,14 @@ class Planner:
         note = replace(decision.choice, reason=f"{decision.choice.reason}; a stage that failed was replaced")
         return Decision(route=replace(route, records=tuple(stages)), choice=note, lineage=())
 
+    async def passable(self, task: Task, *, profile: Hash, excluded: frozenset[Address]) -> bool:
+        """Tell whether there is a route now without the `excluded` stages."""
+        try:
+            await self._route(self._needs(task, (profile,), excluded))
+        except errors.PlaitError:
+            return False
+        return True
+
     def learn(self, task: Task, decision: Decision, ran: Ran) -> None:
         """Tell the selector, and the book of speeds, how a decision turned out."""
         self._chooser.learn(task.digest, decision.trial, ran)

@@ -72,19 +72,20 @@ class Serving:
         self._tried: list[Generation] = []
         self._held: Generation | None = None  # whose work the stages still hold
         self._excluded: frozenset[Address] = frozenset()
+        self._tries_left = _TRIES
         self._done: Done | None = None
         payer.signed_to = self._signed_to
 
     async def answer(self) -> Done:
         """Answer the task; raise a `RefusedError`, or `StageFailure` when no try is left."""
         decision = await self._decide(None)
-        for left in reversed(range(_TRIES)):
+        for self._tries_left in reversed(range(_TRIES)):
             try:
                 return await self._attempt_over(decision)
             except StageFailure as error:
                 self._blame(error)
                 self._excluded |= {error.owner}
-                decision = await self._after(error, last_try=not left)
+                decision = await self._after(error, last_try=not self._tries_left)
         raise AssertionError  # unreachable: the last turn returns or raises
 
     async def settle(self, *, wait_s: float) -> None:
@@ -156,6 +157,7 @@ class Serving:
             publisher=self._publisher,
             payer=self._payer,
             told=self._told,
+            avoidable=self._avoidable,
         )
         self._tried.append(generation)
         self._held = generation
@@ -166,6 +168,12 @@ class Serving:
         self._remember(decision, generation)
         self._done = await self._close(generation, decision, signed)
         return self._done
+
+    async def _avoidable(self, owner: Address) -> bool:
+        """Tell whether there is a try left, and a route for it without this stage."""
+        profile = self._tried[0].profile
+        without = self._excluded | {owner}
+        return self._tries_left > 1 and await self._planner.passable(self._task, profile=profile, excluded=without)
 
     async def _wait_for_prompt_pay(self) -> None:
         """Let a prompt beyond the credit line wait until its gateway has paid for it; raise `UnpaidError`."""

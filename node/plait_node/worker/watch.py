@@ -3,29 +3,34 @@
 A stage that got rows and did not give them out holds them. It is at fault when that is so again and again: in decode at
 each of several slow steps, in a prompt while nothing moves between two looks. Where all steps were slow from the first
 on, there is no better pace to go by: then it is at fault if it holds the rows nearly whenever one looks. So it is in a
-run of steps each of which is short and yet far slower than usual: together they lose as much as one that is long. A
-link that is silent ends by itself.
+run of steps each of which is short and yet far slower than usual: together they lose as much as a long one. A link that
+is silent ends by itself.
 """
 
 from __future__ import annotations
 
 import statistics
 from collections import Counter, deque
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
+
+from plait.protocol.ids import Address
 
 if TYPE_CHECKING:
     from plait.protocol.pb import stage_pb2
     from plait_node.worker.plan import Decision
 
-__all__ = ["Watch"]
+__all__ = ["Avoidable", "Watch"]
+
+Avoidable = Callable[[Address], Awaitable[bool]]  # whether an answer could go on without a stage
 
 _TIMES = 5.0  # what a step should take, so often: it is slow
 _LEAST_S = 0.3  # no step is slow by itself that takes less
-_RUN_TIMES = 10.0  # what a step usually takes, so often: it is slow in a run of such
-_WAKE_S = 0.02  # between two looks at a run, at least
+_WAKE_S = 0.02  # no step is slow in a run that takes less
 _VOTES = 3
-_REMEMBERED = 64  # steps: a run is found long before it is what is usual
+_REMEMBERED = 128  # steps: a run is found long before it is what is usual
 _LOOKS, _MOST_OF_THEM = 6, 5  # of the last looks, how many must find the same stage
+_PAUSE_S = 10.0  # where nobody can take a slow stage's place
 
 
 class Watch:
@@ -46,16 +51,21 @@ class Watch:
         self._run: deque[int | None] = deque(maxlen=_LOOKS)
         self._lost_s = 0.0  # in the run, since the stages were asked
         self._in_run = False  # they were asked because of it
+        self._paused_until = now
+        self._avoidable: Callable[[int], Awaitable[bool]] = _always
 
     @classmethod
-    def of(cls, decision: Decision, *, now: float) -> Watch:
+    def of(cls, decision: Decision, *, now: float, avoidable: Avoidable) -> Watch:
         """Expect of an attempt what its route announced and the selector predicted."""
-        return cls(
-            stages=len(decision.route.records),
+        owners = [record.owner for record in decision.route.records]
+        watch = cls(
+            stages=len(owners),
             expected_s=decision.route.step_s,
             first_s=decision.choice.predicted.get("first_token_s", 0.0),
             now=now,
         )
+        watch._avoidable = lambda place: avoidable(owners[place])
+        return watch
 
     @property
     def limit_s(self) -> float:
@@ -67,7 +77,7 @@ class Watch:
     @property
     def wake_s(self) -> float:
         """Return after how long without a token it is worth a look."""
-        return max(_WAKE_S, _RUN_TIMES * self._pace_s()) if self._decoding else self.limit_s
+        return max(_WAKE_S, _TIMES * self._pace_s()) if self._decoding else self.limit_s
 
     def moved(self, now: float) -> None:
         """Note that tokens came."""
@@ -91,6 +101,8 @@ class Watch:
 
     def asks(self, now: float) -> bool:
         """Tell whether it is time to ask the stages where they are."""
+        if now < self._paused_until:
+            return False
         late = now - self._asked >= self.limit_s
         lost_s = self._lost_s + now - max(self._last, self._asked)
         if not late and not (self._slow_in_run(now) and lost_s >= _LEAST_S):
@@ -99,6 +111,16 @@ class Watch:
         self._asked, self._lost_s = now, 0.0
         self._places = {}
         return True
+
+    async def judge(self, place: int, at: stage_pb2.At) -> int | None:
+        """Take a stage's answer; return who is at fault and can be done without: a slow stage is better than none."""
+        holder = self.told(place, at)
+        if holder is None or await self._avoidable(holder):
+            return holder
+        self._paused_until = self._asked + _PAUSE_S
+        for each in (self._votes, self._held, self._run):
+            each.clear()
+        return None
 
     def told(self, place: int, at: stage_pb2.At) -> int | None:
         """Take a stage's answer; return who is at fault once all answered and it is certain enough."""
@@ -134,3 +156,7 @@ class Watch:
 def _nearly_always(held: deque[int | None], holder: int | None) -> int | None:
     held.append(holder)
     return holder if held.count(holder) >= _MOST_OF_THEM else None
+
+
+async def _always(_: int) -> bool:
+    return True

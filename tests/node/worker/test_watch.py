@@ -7,6 +7,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
 from tests.node.worker.test_answers import note
 from tests.node.worker.test_failures import PROMPT, slow_down, spare_for
 from tests.node.worker.world import until, world
@@ -105,7 +106,7 @@ def in_a_run(step_s: float, holders: Sequence[int | None]) -> list[int | None]:
     for _ in range(100):
         watch.moved(now := now + 0.01)
     blamed, waiting = list[int | None](), list(holders)
-    for _ in range(40):
+    for _ in range(80):
         if waiting and watch.asks(now + step_s - 0.01):
             holder = waiting.pop(0)
             blamed.append(told(watch, [(9, 8) if place == holder else (9, 9) for place in range(3)])[2])
@@ -115,12 +116,13 @@ def in_a_run(step_s: float, holders: Sequence[int | None]) -> list[int | None]:
 
 def test_watch_blames_who_is_twenty_times_slower_though_no_step_is_long() -> None:
     assert in_a_run(0.2, [1] * 9)[:6] == [None, None, None, None, 1, 1]
+    assert in_a_run(0.06, [1] * 9)[4] == 1  # one stage of several, at that
     assert in_a_run(0.2, [1, 1, 0, 1, 1, 1])[:6] == [None, None, None, None, None, 1]
 
 
 def test_watch_blames_nobody_in_a_run_that_all_of_them_share_or_that_is_not_slow() -> None:
     assert in_a_run(0.2, [0, 1, 2, None] * 3) == [None] * 12
-    assert in_a_run(0.09, [1] * 9) == []
+    assert in_a_run(0.04, [1] * 9) == []
 
 
 def test_watch_forgets_a_run_that_ended() -> None:
@@ -157,6 +159,18 @@ async def test_slow_stage_is_replaced_inside_the_answer(tmp_path: Path) -> None:
         assert await running == asked.expected(60)
         assert asked.job is not None
         assert asked.job.message.route[1].node == spare.identity.owner
+
+
+@pytest.mark.parametrize("pause_s", [0.25, 0.7])
+async def test_slow_stage_that_nobody_can_replace_keeps_its_job(tmp_path: Path, pause_s: float) -> None:
+    async with world(tmp_path) as made:
+        made.choice = note("plain")
+        asked = await made.asking_long(PROMPT, max_tokens=40)
+        running = asyncio.create_task(asked.run())
+        await until(lambda: len(asked.verifier.ids) >= 20)
+        slow_down(made.net.nodes[1], pause_s)
+        assert await running == asked.expected(40)
+        assert asked.events.count("job") == 1
 
 
 async def test_stage_whose_engine_hangs_is_replaced_inside_the_answer(tmp_path: Path) -> None:
