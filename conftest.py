@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
+from tests.folders import clear_folders
 
 LIVE_NETWORK = "chain_tests/live/test_thread_"  # how the files begin whose tests use it
 
@@ -16,11 +16,10 @@ settings.load_profile("plait")
 
 
 @pytest.fixture(scope="session", autouse=True)
-def folders_of_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Have every temporary folder lie in the session's, which pytest clears away a few sessions later."""
-    before, tempfile.tempdir = tempfile.tempdir, str(tmp_path_factory.mktemp("temp"))
+def session_folders() -> Iterator[None]:
+    """Clear away what was made for all tests of a session."""
     yield
-    tempfile.tempdir = before
+    clear_folders()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -8,10 +8,10 @@ from dataclasses import replace
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from tempfile import mkdtemp
 
 import pytest
 import torch
+from tests.folders import session_folder
 from tests.model import tiny_families, tiny_gguf
 from tests.model.tiny_families import PROMPT, write_family
 from tests.model.tiny_gguf import CHANGED, write_gguf
@@ -47,7 +47,7 @@ class Kept:
 @cache
 def written(family: str, kind: str) -> tuple[Path, Path]:
     """Return the weights to load and the folder that transformers loads the same model from."""
-    place = Path(mkdtemp())
+    place = session_folder()
     atexit.register(shutil.rmtree, place, ignore_errors=True)
     folder = write_family(place / "folder", family, changed=CHANGED.get(family) if kind == "gguf" else None)
     return (write_gguf(place / "tiny.gguf", folder, family) if kind == "gguf" else folder), folder

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
 
 import numpy as np
+from tests.folders import session_folder
 from tests.model.tiny_families import write_family
 
 from plait.protocol.ids import keccak
@@ -42,7 +42,7 @@ class Family:
 
 @cache
 def family(name: str) -> Family:
-    path = write_family(Path(mkdtemp()), name)
+    path = write_family(session_folder(), name)
     return Family(path=path, built=build_manifest(path))
 
 

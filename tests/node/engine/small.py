@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.folders import session_folder
 from tests.model import tiny
 
 from plait.protocol.ids import HASH_ZERO, Hash, keccak
@@ -44,7 +44,7 @@ class Model:
 @cache
 def model(noise: float = 0.0) -> Model:
     """Return the model, or one whose last block differs from it by `noise`: a draft that is often right."""
-    path = Path(tempfile.mkdtemp()) / "small.gguf"
+    path = session_folder() / "small.gguf"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tiny, "BLOCKS", BLOCKS)
         made, other = tiny.tensors(), tiny.tensors(1)

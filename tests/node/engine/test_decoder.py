@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from tempfile import mkdtemp
 
 import numpy as np
 import pytest
 import torch
+from tests.folders import session_folder
 from tests.model.tiny_families import FAMILIES, write_family
 
 from plait.protocol.ids import Hash, keccak
@@ -40,7 +40,7 @@ class Model:
 
 @cache
 def model(family: str) -> Model:
-    path = write_family(Path(mkdtemp()), family)
+    path = write_family(session_folder(), family)
     return Model(path, build_manifest(path))
 
 
