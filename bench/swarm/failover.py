@@ -1,7 +1,8 @@
-"""Stages that die or freeze inside an answer: how soon that is seen, and how soon the answer goes on.
+"""Stages that are lost inside an answer: how soon that is seen, and how soon the answer goes on.
 
-Two processes hold each third of the model. In every turn one that the answer uses is killed (SIGKILL) or frozen
-(SIGSTOP) at a moment of prefill or decode that dice choose; the answer must come out as the undisturbed one did.
+Two processes hold each third of the model, each on a host of its own. In every turn one that the answer uses is killed
+(SIGKILL), frozen (SIGSTOP), cut off, or slowed to a twentieth of its time, at a moment of prefill or decode that dice
+choose; the answer must come out as the undisturbed one did. Slowness is told apart from the rest: it shows by and by.
 """
 
 from __future__ import annotations
@@ -11,26 +12,30 @@ import logging
 import random
 import statistics
 import time
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from bench.swarm.child import Child
 from bench.swarm.engines import SMOLLM2
 from bench.swarm.figure import Bar, Found, Part, Setting
-from bench.swarm.network import Swarm, swarm
+from bench.swarm.hosts import Weather, opened_hosts
+from bench.swarm.network import Swarm, host_name, swarm
 from bench.swarm.parties import owner
 from bench.swarm.texts import made_up
 
 from plait.protocol.ids import to_hex
 from plait.protocol.manifest import FP32_STRICT, Profile
 
-__all__ = ["PART", "kills", "listening", "start_again"]
+__all__ = ["PART", "kills", "listening", "struck"]
 
 _THIRDS: Final = (0, 10, 20, 30)
-_PROMPT, _TOKENS = 160, 48
+_PROMPT, _TOKENS = 160, 96
 _REPEATS_A_TURN: Final = 10  # so many turns for one of `--repeats`: 50 by default
 _DEADLINE_S: Final = 60.0
+_WAYS: Final = ("killed", "frozen", "cut", "slowed")
+_SLICE_S: Final = 0.002
 
 
 @dataclass(slots=True)
@@ -84,63 +89,97 @@ async def _turn(over: Swarm, how: str, dice: random.Random, prompt: list[int]) -
         began = time.perf_counter()
         answering = asyncio.create_task(over.worker.disturbed(prompt, _TOKENS))
         await asyncio.sleep(dice.uniform(0.02, 0.9) * usual_s)
-        struck = time.perf_counter()
-        over.stages[at].kill() if how == "killed" else over.stages[at].freeze()
-        async with asyncio.timeout(_DEADLINE_S):
+        begun = time.perf_counter()
+        async with struck(over, at, how), asyncio.timeout(_DEADLINE_S):
             disturbed = await answering
-        cost_s = time.perf_counter() - began - usual_s
-    await start_again(over, at, how)
+            cost_s = time.perf_counter() - began - usual_s
     if not seen.at:
         return None
     when, who = seen.at[0]
     right = to_hex(owner(over.specs[at].number)) == who
-    return _Turn(how=how, detect_s=when - struck, cost_s=cost_s, same=disturbed.ids == undisturbed.ids, right=right)
+    return _Turn(how=how, detect_s=when - begun, cost_s=cost_s, same=disturbed.ids == undisturbed.ids, right=right)
 
 
-async def start_again(over: Swarm, at: int, how: str) -> None:
-    """Let the stage at a place serve again after it was "killed" or "frozen"."""
-    if how == "killed":
-        await over.stages[at].process.wait()
-        await over.start_again(at)
-    else:
-        over.stages[at].thaw()
-    over.worker.forgive()
-    await over.worker.settled()
+@asynccontextmanager
+async def struck(over: Swarm, at: int, how: str) -> AsyncGenerator[None]:
+    """Strike the stage at a place for as long as the block lasts; after it the stage serves as before."""
+    stage, slowing = over.stages[at], None
+    match how:
+        case "killed":
+            stage.kill()
+        case "frozen":
+            stage.freeze()
+        case "cut":
+            await over.cut(at)
+        case _:
+            slowing = asyncio.create_task(_slow(stage))
+    try:
+        yield
+    finally:
+        if slowing is not None:
+            slowing.cancel()
+            await asyncio.wait({slowing})
+        if how == "killed":
+            await stage.process.wait()
+            await over.start_again(at)
+        else:
+            stage.thaw()
+        await over.heal(at)
+        over.worker.forgive()
+        await over.worker.settled()
+
+
+async def _slow(stage: Child) -> None:
+    """Let a process run for a twentieth of the time."""
+    while True:
+        stage.freeze()
+        await asyncio.sleep(19 * _SLICE_S)
+        stage.thaw()
+        await asyncio.sleep(_SLICE_S)
 
 
 async def kills(setting: Setting, profile: Profile = FP32_STRICT) -> Found:
-    """Kill and freeze stages in turn."""
+    """Strike stages in turn, one way after the other."""
     dice = random.Random(6)  # noqa: S311 - which stage is struck is no secret
     wanted = _REPEATS_A_TURN * setting.repeats
     turns: list[_Turn] = []
-    async with swarm(setting.folder, SMOLLM2, _THIRDS, threads=setting.threads, holders=2, profile=profile) as over:
+    names = [host_name(number) for number in range(1, 2 * len(_THIRDS) - 1)]
+    async with (
+        opened_hosts(names, Weather()) as hosts,
+        swarm(
+            setting.folder, SMOLLM2, _THIRDS, threads=setting.threads, holders=2, profile=profile, hosts=hosts
+        ) as over,
+    ):
         prompt = made_up(_PROMPT, seed="failover", vocabulary=over.manifest.vocabulary)
         await over.worker.answer(prompt, _TOKENS)
         lost_blocks_s = (await over.worker.answer(prompt, 1)).first_s / (len(_THIRDS) - 1)
         while len(turns) < wanted:
-            how = ("killed", "frozen")[len(turns) % 2]
+            how = _WAYS[len(turns) % len(_WAYS)]
             if (turn := await _turn(over, how, dice, prompt)) is not None:
                 turns.append(turn)
-    return _found(turns, lost_blocks_s)
+                setting.say(f"  {how}: seen after {turn.detect_s:.2f} s, {turn.cost_s:.2f} s in all")
+        how = hosts.how
+    return _found(turns, lost_blocks_s, how)
 
 
-def _found(turns: list[_Turn], lost_blocks_s: float) -> Found:
-    detect = [turn.detect_s for turn in turns]
-    resume = [turn.cost_s - turn.detect_s for turn in turns]
+def _found(turns: list[_Turn], lost_blocks_s: float, hosts: str) -> Found:
+    lost = [turn for turn in turns if turn.how != "slowed"]
+    resume = [turn.cost_s - turn.detect_s for turn in lost]
     details: dict[str, Any] = {
+        "hosts": hosts,
         "turns": len(turns),
         "same_tokens": sum(turn.same for turn in turns),
         "right_stage_blamed": sum(turn.right for turn in turns),
         "prefill_of_lost_blocks_s": round(lost_blocks_s, 4),
     }
-    for how in ("killed", "frozen"):
+    for how in _WAYS:
         its = [turn for turn in turns if turn.how == how]
         details[how] = {
             "detect_s": {"median": _short([turn.detect_s for turn in its]), "most": _most(its, "detect_s")},
             "cost_s": {"median": _short([turn.cost_s for turn in its]), "most": _most(its, "cost_s")},
         }
     ratios = {
-        "failover_detect_s": max(detect),
+        "failover_detect_s": max(turn.detect_s for turn in lost),
         "failover_resume_s": statistics.median(resume),
         "failover_resume_beyond_prefill_s": max(resume) - lost_blocks_s,
         "failover_same_tokens": sum(turn.same for turn in turns) / len(turns),

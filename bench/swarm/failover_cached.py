@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from bench.swarm.engines import SMOLLM2
-from bench.swarm.failover import listening, start_again
+from bench.swarm.failover import listening, struck
 from bench.swarm.figure import Bar, Found, Part, Setting
 from bench.swarm.network import Swarm, swarm
 from bench.swarm.parties import owner
@@ -57,17 +57,15 @@ async def _turn(over: Swarm, dice: random.Random, prompt: list[int]) -> _Turn | 
         began = time.perf_counter()
         answering = asyncio.create_task(worker.disturbed(prompt, _TOKENS, reuse=True))
         await asyncio.sleep(dice.uniform(0.3, 0.9) * usual_s)
-        struck = time.perf_counter()
-        over.stages[at].kill()
-        async with asyncio.timeout(_DEADLINE_S):
+        killed = time.perf_counter()
+        async with struck(over, at, "killed"), asyncio.timeout(_DEADLINE_S):
             disturbed = await answering
-        cost_s = time.perf_counter() - began - usual_s
-    await start_again(over, at, "killed")
+            cost_s = time.perf_counter() - began - usual_s
     await _freed(over)
     if not seen.at or not undisturbed.reused_windows:
         return None
     return _Turn(
-        detect_s=seen.at[0][0] - struck,
+        detect_s=seen.at[0][0] - killed,
         cost_s=cost_s,
         same=disturbed.ids == undisturbed.ids,
         mended=disturbed.job.message.row > 0,

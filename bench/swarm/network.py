@@ -20,7 +20,7 @@ from bench.swarm.worker import DrivingWorker, Place, driving
 from plait.protocol.ids import hash32
 from plait.protocol.manifest import FP32_STRICT, Manifest, Profile
 
-__all__ = ["Swarm", "Usage", "swarm"]
+__all__ = ["Swarm", "Usage", "host_name", "swarm"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,12 +54,23 @@ class Swarm:
     specs: list[StageSpec]
     stages: list[Child]
     worker: DrivingWorker
+    hosts: Hosts | None = None
 
     async def start_again(self, at: int) -> None:
-        """Start a stage of this machine that was killed; its blocks, books and name are those it had."""
+        """Start a stage that was killed; its blocks, books and name are those it had."""
         spec = self.specs[at]
-        self.stages[at] = await _start(spec, Path(spec.folder), None)
-        self.worker.move(await _place(spec, self.stages[at], None))
+        self.stages[at] = await _start(spec, Path(spec.folder), self.hosts)
+        self.worker.move(await _place(spec, self.stages[at], self.hosts))
+
+    async def cut(self, at: int) -> None:
+        """Let nothing through to or from a stage's host."""
+        if self.hosts is not None:
+            await self.hosts.cut(host_name(self.specs[at].number))
+
+    async def heal(self, at: int) -> None:
+        """Let everything through to it again."""
+        if self.hosts is not None:
+            await self.hosts.heal(host_name(self.specs[at].number))
 
     async def loads(self) -> list[dict[str, float]]:
         """Return what each stage counted so far."""
@@ -123,7 +134,7 @@ async def swarm(
             pass_s=pass_s,
             rows_bytes=rows_bytes,
             profile=profile.name,
-            host=hosts.address(_name(number)) if hosts else "127.0.0.1",
+            host=hosts.address(host_name(number)) if hosts else "127.0.0.1",
         )
         for number, (first, last) in enumerate((each for each in pairwise(cuts) for _ in range(holders)), 1)
     ]
@@ -136,17 +147,18 @@ async def swarm(
         places = [await _place(spec, child, hosts) for spec, child in zip(specs, children, strict=True)]
         manifest = await asyncio.to_thread(manifest_of, model)
         async with driving(manifest, places, folder=folder, profile=profile) as worker:
-            yield Swarm(manifest=manifest, specs=specs, stages=children, worker=worker)
+            yield Swarm(manifest=manifest, specs=specs, stages=children, worker=worker, hosts=hosts)
     finally:
         await asyncio.gather(*(child.stop() for child in children))
 
 
-def _name(number: int) -> str:
+def host_name(number: int) -> str:
+    """Return what the host of a stage is called."""
     return f"stage-{number}"
 
 
 async def _start(spec: StageSpec, folder: Path, hosts: Hosts | None) -> Child:
-    name = _name(spec.number)
+    name = host_name(spec.number)
     if hosts is None:
         return await started("bench.swarm.stage", spec.told(), name=name, logs=folder, threads=spec.threads)
     return await started(
@@ -163,7 +175,7 @@ async def _start(spec: StageSpec, folder: Path, hosts: Hosts | None) -> Child:
 async def _place(spec: StageSpec, child: Child, hosts: Hosts | None) -> Place:
     host, port = spec.host, int(child.facts["port"])
     if hosts is not None:
-        host, port = await hosts.door(_name(spec.number), port)
+        host, port = await hosts.door(host_name(spec.number), port)
     return Place(
         number=spec.number,
         first=spec.first,

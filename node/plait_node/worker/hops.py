@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from plait.protocol.codec import Payment, payment_to_pb, signed_from_pb, signed_to_pb
@@ -27,6 +27,7 @@ from plait_node.worker.leaves import blocks_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from plait.ledger import Paid
     from plait.protocol.checks import NodeDirectory
     from plait.protocol.typed import Domain, Signed
     from plait.protocol.windows import Window
@@ -44,6 +45,10 @@ class HopChannel(Protocol):
 
     def pay(self, request: Hash, amount: int, to: int) -> Payment:
         """Journal and return the payment of `amount` base units in all for a request."""
+        ...
+
+    def paid(self, request: Hash) -> Paid:
+        """Return what was paid for a request so far."""
         ...
 
     def end_job(self, request: Hash, leaf: ReceiptLeaf, *, to: int | None = None) -> Payment:
@@ -290,7 +295,8 @@ class HopPay:
     ) -> None:
         """End the job on every hop but those to `skip` at the price of those `windows` that end by `paid_end`.
 
-        A stage that is gone gets this when it is linked to again.
+        A stage that is gone gets this when it is linked to again. What it was paid ahead it keeps: it may have signed
+        for it just before its leaves were lost, and would refuse less, and with that every later voucher.
         """
         owed = self.owed([window for window in windows if window.end <= paid_end])
         for stage in (each for each in self._stages if each.node not in skip):
@@ -298,13 +304,15 @@ class HopPay:
             fee = stage_fee_of(stage, due.steps)
             ended = ReceiptLeaf(kind=kind, hash=leaf, hop_amount=fee, windows_paid=due.windows)
             try:
-                await self._desk.send(
-                    stage.node, lambda channel, ended=ended: channel.end_job(self._request, ended, to=self._to), payer
-                )
+                await self._desk.send(stage.node, lambda channel, ended=ended: self._end(channel, ended), payer)
             except PlaitError as error:
                 _log.warning(
                     "hop not settled yet node=%s request=%s error=%s", to_hex(stage.node), to_hex(self._request), error
                 )
+
+    def _end(self, channel: HopChannel, leaf: ReceiptLeaf) -> Payment:
+        amount = max(leaf.hop_amount, channel.paid(self._request).amount)
+        return channel.end_job(self._request, replace(leaf, hop_amount=amount), to=self._to)
 
     def _late(self, stage: Stage) -> StageFailure:
         reason = self._desk.silence(stage.node)

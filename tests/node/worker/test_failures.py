@@ -114,8 +114,8 @@ async def test_worker_stage_that_loses_its_link_while_prefilling_is_replaced_bef
         lost = leaf_of(made, asked, slow)
         assert shared is not None
         assert shared.hop_amount == stage_fee_of(made.net.nodes[0].stage, len(PROMPT) + 8)
-        assert lost is not None
-        assert (lost.kind, lost.hop_amount) == (ABORTED, 0)
+        assert lost is not None  # it keeps what it was paid ahead: nobody knows what it signed before it was gone
+        assert (lost.kind, lost.hop_amount) == (ABORTED, stage_fee_of(slow.stage, len(PROMPT)))
 
 
 async def test_worker_no_stage_left_says_which_blocks_are_missing(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from tests.node.worker.test_answers import note
 from tests.node.worker.test_failures import slow_down, spare_for
 from tests.node.worker.world import World, until, world
 
+from plait.protocol.ids import Address
 from plait.protocol.pb import stage_pb2 as pb
 from plait_node.wire import Destination, Link
 
@@ -111,3 +112,36 @@ async def test_stage_struck_at_any_moment_is_replaced_and_no_token_changes(
         assert asked.job.message.attempt > 1
         assert victim.identity.owner not in [stage.node for stage in asked.job.message.route]
         assert asked.verifier.report().level == "L0"
+
+
+async def test_stage_whose_last_leaves_were_lost_takes_the_next_job_and_its_payments(tmp_path: Path) -> None:
+    async with world(tmp_path) as made:
+        victim = made.net.nodes[1]
+        spare = await spare_for(made, victim)
+        made.choice = note("chunked-prefill", chunk=32)
+        deliver, lost = made.tools.pool._deliver, asyncio.Event()
+
+        def without_leaves(peer: Address, kind: str, frame: pb.Frame) -> str | None:
+            if (peer, kind) != (victim.identity.owner, "leaf"):
+                return deliver(peer, kind, frame)
+            lost.set()
+            return None
+
+        made.tools.pool._deliver = without_leaves  # type: ignore[method-assign]
+        asked = await made.asking_long(PROMPT, max_tokens=TOKENS)  # so long a prompt is paid ahead
+        running = asyncio.create_task(asked.run(deadline_s=40))
+        async with asyncio.timeout(30):
+            await lost.wait()
+        await cut(victim)
+        assert await running == asked.expected(TOKENS)
+        await made.settled()
+
+        made.tools.pool._deliver = deliver  # type: ignore[method-assign]
+        await spare.kill()
+        await until(lambda: all(link.closed for link in victim.role._neighbours.all()))  # all it had is cut
+        for _ in range(2):
+            again = await made.asking_long(PROMPT, max_tokens=TOKENS)
+            assert await again.run(deadline_s=40) == again.expected(TOKENS)
+            assert again.job is not None
+            assert victim.identity.owner in [stage.node for stage in again.job.message.route]
+            assert again.job.message.attempt == 1
