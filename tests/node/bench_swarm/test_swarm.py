@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,12 @@ import pytest
 import pytest_asyncio
 from bench.swarm.__main__ import measured
 from bench.swarm.child import ChildError, started
-from bench.swarm.engines import COPYING, SLOW_LINKS
+from bench.swarm.engines import COPYING, SLOW_LINKS, SMOLLM2
+from bench.swarm.failover import struck
 from bench.swarm.figure import Bar, Found, Part, Setting, interleaved
 from bench.swarm.hosts import Weather, opened_hosts
-from bench.swarm.network import Swarm, swarm
+from bench.swarm.network import Swarm, host_name, swarm
+from bench.swarm.parties import owner
 from bench.swarm.parts import PARTS
 from bench.swarm.proxy import Proxies
 
@@ -24,6 +27,7 @@ from plait.protocol.manifest import FP32_STRICT
 pytestmark = pytest.mark.timeout(600)  # two processes read a model and compile
 
 FAR = Weather(rtt_s=0.02)
+log = logging.getLogger(__name__)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -91,6 +95,26 @@ async def test_swarm_frozen_stage_holds_its_answer_until_it_goes_on(two: Swarm) 
 
     assert not done
     assert (await asyncio.wait_for(answer, 60)).ids == (31, 32, 33, 34)
+
+
+async def test_swarm_stage_cut_off_inside_an_answer_is_replaced_and_no_token_changes(tmp_path: Path) -> None:
+    prompt, tokens, attempt = list(range(5, 45)), 120, 1
+    async with (
+        opened_hosts([host_name(number) for number in range(1, 5)], Weather()) as hosts,
+        swarm(tmp_path, SMOLLM2, (0, 15, 30), holders=2, hosts=hosts) as over,
+    ):
+        log.info("hosts: %s", hosts.how)
+        while attempt == 1:  # until the answer takes the route of the one before; the test's timeout ends it
+            quiet = await over.worker.disturbed(prompt, tokens)
+            victim = quiet.job.message.route[1].node
+            at = next(place for place, spec in enumerate(over.specs) if owner(spec.number) == victim)
+            answering = asyncio.create_task(over.worker.disturbed(prompt, tokens))
+            await asyncio.sleep(0.4)
+            async with struck(over, at, "cut"), asyncio.timeout(90):
+                done = await answering
+            assert done.ids == quiet.ids
+            attempt = done.job.message.attempt
+        assert victim not in [stage.node for stage in done.job.message.route]
 
 
 async def test_child_that_fails_is_an_error_with_its_log(tmp_path: Path) -> None:
