@@ -13,7 +13,7 @@ LIVE_NETWORK = "chain_tests/live/test_thread_"  # how the files begin whose test
 
 # How long an example takes, or takes to be made, tells of the machine and what else it does.
 settings.register_profile("plait", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-# CI judges a change, by the same examples each time; new ones are looked for by whoever works on it, and by `make fuzz`.
+# CI judges a change by the same examples each time; new ones are for whoever works on it, and for `make fuzz`.
 settings.register_profile("ci", settings.get_profile("plait"), derandomize=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "plait"))
 
