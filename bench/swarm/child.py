@@ -63,8 +63,9 @@ class Child:
         return found
 
     def kill(self) -> None:
-        """End it without a word."""
-        self.process.kill()
+        """End it without a word, if it has not ended."""
+        with contextlib.suppress(ProcessLookupError):
+            self.process.kill()
 
     def freeze(self) -> None:
         """Stop it where it is; `thaw` lets it go on."""
@@ -84,8 +85,7 @@ class Child:
             async with asyncio.timeout(_STOP_S):
                 await self.process.wait()
         except TimeoutError:
-            with contextlib.suppress(ProcessLookupError):  # it ended by itself after all
-                self.process.kill()
+            self.kill()
             await self.process.wait()
 
     def _tail(self) -> str:
