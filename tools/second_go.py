@@ -1,8 +1,8 @@
 """Run the tests that failed once more, alone. What fails again is broken; what passes now is named, to be looked into.
 
-Hundreds of tests here run real processes against real deadlines, two test processes side by side. A machine that does
-something else for a minute fails one of them now and then, and the fault is the test's (docs/decisions/0014). More than
-`MOST` failures are no accident and get no second go.
+Many tests here run real processes against real deadlines, two test processes side by side, and one of them fails now
+and then beside the others. Its cause may be the test's or the product's (docs/decisions/0014), hence the names. More
+than `MOST` failures are no accident and get no second go.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def failed() -> list[str]:
         return []
 
 
-def main(again: tuple[str, ...] = AGAIN) -> int:
+def main() -> int:
     """Return 0 when no more than `MOST` tests failed and all of them pass now."""
     names = failed()
     if not names:
@@ -36,7 +36,7 @@ def main(again: tuple[str, ...] = AGAIN) -> int:
         print(f"{len(names)} tests failed: too many for a second go", flush=True)
         return 1
     print(f"\nsecond go, alone: {len(names)} of the tests failed beside the others", flush=True)
-    result = subprocess.run([sys.executable, *again, *names], check=False).returncode
+    result = subprocess.run([sys.executable, *AGAIN, *names], check=False).returncode
     if result == 0:
         print("\n".join(f"PASSED ALONE ONLY, look into it: {name}" for name in names), flush=True)
         result = subprocess.run([sys.executable, "-m", "coverage", "report", "--format=total"], check=False).returncode

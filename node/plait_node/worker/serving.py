@@ -170,9 +170,10 @@ class Serving:
         return self._done
 
     async def _avoidable(self, owner: Address) -> bool:
-        """Tell whether there is a try left, and a route for it without this stage."""
+        """Tell whether there are tries left, and a route without this stage."""
         profile = self._tried[0].profile
         without = self._excluded | {owner}
+        # The last try is kept for a stage that is lost.
         return self._tries_left > 1 and await self._planner.passable(self._task, profile=profile, excluded=without)
 
     async def _wait_for_prompt_pay(self) -> None:

@@ -180,7 +180,7 @@ async def test_worker_whose_file_is_damaged_takes_new_jobs(desk: Desk, text: str
     assert await desk.taken() == request
 
 
-async def test_worker_whose_disk_is_full_works_on(desk: Desk) -> None:
+async def test_worker_whose_file_cannot_be_written_works_on(desk: Desk) -> None:
     desk.path = desk.path / "nowhere" / "groups.json"
     await desk.restart()
     request = await desk.publish(await desk.member.observe(room=100, step_s=FAST))
