@@ -153,7 +153,7 @@ class DrivingWorker:
             domain=DOMAIN,
             directory=Everyone(),
         )
-        self.pool.take_acks(desk.take_ack)
+        self.pool.report_to(desk)
         self.broker = MemoryBroker(time.time)
         self.directory = Directory(dht=self._dht, nodes=self._nodes, keys=Everyone(), domain=DOMAIN, clock=time.time)
         ring = PrekeyRing(prekeys, key=who.key, domain=DOMAIN, node=who.owner, clock=time.time)

@@ -206,7 +206,7 @@ def _tools(base: Base, stored: StoredModel, door: Door, hops: PayerBook, opener:
     owner, domain, key = base.config.owner, base.domain, base.key
     pool = LinkPool(door.meeting)
     desk = HopDesk(channel=hops.channel, pool=pool, domain=domain, directory=base.keys, deposits=opener)
-    pool.take_acks(desk.take_ack)
+    pool.report_to(desk)
     return Tools(
         owner=owner,
         domain=domain,

@@ -11,9 +11,9 @@ from weakref import WeakValueDictionary
 from plait.ledger import WrongPartyError
 from plait.protocol.codec import Payment, amount_bytes, signed_to_pb
 from plait.protocol.ids import Address, Hash, channel_id, to_hex
-from plait.protocol.messages import Ack
+from plait.protocol.messages import Ack, Voucher
 from plait.protocol.pb import signed_pb2
-from plait.protocol.typed import Domain, Key
+from plait.protocol.typed import Domain, Key, Signed
 
 _FRESH_S = 15.0  # an exit runs for a day: this old a look at the channel is good enough
 _LOOK_S = 0.5  # between looks at a channel whose deposit may be on its way
@@ -76,11 +76,24 @@ class Accepted(Protocol):
         ...
 
 
+class Standing(Protocol):
+    """Where a channel stands."""
+
+    @property
+    def voucher(self) -> Signed[Voucher]:
+        """Return the last voucher that was accepted."""
+        ...
+
+
 class Payees(Protocol):
     """The part of `PayeeBook` that a payee uses."""
 
     def accept(self, payment: Payment, /, *, deposit: int, claimed: int, exit_at: int, now: float) -> Accepted:
         """Check and journal a payment."""
+        ...
+
+    def state(self, payer: Address, signer: Address, /) -> Standing | None:
+        """Return where a channel stands, None before its first payment."""
         ...
 
     def earn(self, channel: Hash, request: Hash, amount: int, /) -> None:
@@ -128,6 +141,11 @@ class Till:
         """Return the acknowledgement of a journalled payment."""
         ack = self.key.signed(self.domain, Ack(voucher=accepted.voucher, at=int(self.clock())))
         return signed_pb2.Acknowledgement(ack=signed_to_pb(ack), credit=amount_bytes(accepted.credit))
+
+    def stands(self, payment: Payment) -> Signed[Voucher] | None:
+        """Return the last voucher that was accepted on a payment's channel."""
+        state = self.payees.state(payment.voucher.message.payer, payment.voucher.signer(self.domain))
+        return state.voucher if state is not None else None
 
     async def _slot(self, payer: Address, signer: Address, *, needed: int) -> ChannelFacts:
         now = self.clock()

@@ -12,12 +12,12 @@ from collections.abc import Callable, Coroutine
 
 from plait.ledger import DebtBook
 from plait.protocol.checks import NodeDirectory
-from plait.protocol.codec import fault_to_pb, signed_from_pb
-from plait.protocol.errors import Fault, MalformedMessageError, PlaitError
+from plait.protocol.codec import fault_to_pb, signed_from_pb, signed_to_pb
+from plait.protocol.errors import Fault, MalformedMessageError, PlaitError, StaleVoucherError
 from plait.protocol.ids import Address, to_hex
-from plait.protocol.messages import Leaf
+from plait.protocol.messages import Leaf, Voucher
 from plait.protocol.pb import stage_pb2 as pb
-from plait.protocol.typed import Domain, Key
+from plait.protocol.typed import Domain, Key, Signed
 from plait.protocol.windows import WINDOW_STEPS
 from plait_node.commit import SignLeaf, StageCommitter
 from plait_node.engine import errors as engine_errors
@@ -325,7 +325,11 @@ class StageRole:
             self._on_payment()
             await link.send(pb.Frame(ack=ack))
         except PlaitError as error:
-            await _say(link, request if job is None else job.hash, error.fault())
+            log.info(
+                "payment refused worker=%s request=%s error=%s", to_hex(link.peer), to_hex(request), error.fault().text
+            )
+            stands = self._till.stands(paid) if error.code == StaleVoucherError.code else None
+            await _say(link, request if job is None else job.hash, error.fault(), stands=stands)
 
     def _lend(self, worker: Address) -> None:
         """Give a worker's jobs credit, or none while it owes too much."""
@@ -357,7 +361,11 @@ def _must_come_from(owner: Address, link: Link) -> None:
         raise MalformedFrameError(f"rows, leaves or drafts of a job that come from {to_hex(owner)}")
 
 
-async def _say(link: Link, job: bytes, fault: Fault, *, blamed: Address | None = None) -> None:
+async def _say(
+    link: Link, job: bytes, fault: Fault, *, blamed: Address | None = None, stands: Signed[Voucher] | None = None
+) -> None:
     with contextlib.suppress(WireError):
         told = pb.JobFault(job=job, fault=fault_to_pb(fault), blamed=blamed or b"")
+        if stands is not None:
+            told.stands.CopyFrom(signed_to_pb(stands))
         await link.send(pb.Frame(fault=told))

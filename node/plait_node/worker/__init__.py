@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from plait_node.worker.admission import Admission, Task
 from plait_node.worker.ahead import Proposer
+from plait_node.worker.desk import HopDesk
 from plait_node.worker.errors import PrekeyError, StageFailure, TakenOverError, UnpaidError, WorkerError
-from plait_node.worker.hops import HopDesk
 from plait_node.worker.income import Income
 from plait_node.worker.links import LinkPool
 from plait_node.worker.membership import Membership

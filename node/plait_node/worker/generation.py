@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from plait.protocol.codec import fault_from_pb, signed_from_pb
-from plait.protocol.errors import MalformedMessageError, StaleVoucherError
+from plait.protocol.codec import signed_from_pb
+from plait.protocol.errors import MalformedMessageError
 from plait.protocol.ids import Address, Hash, to_hex
 from plait.protocol.messages import Finish, Leaf, Progress
 from plait.protocol.pb import stage_pb2
@@ -287,8 +287,6 @@ class Generation:
             case "leaf":
                 self._waiting += await self.book.add(owner, signed_from_pb(frame.leaf.leaf, Leaf))
             case _:
-                if fault_from_pb(frame.fault.fault).code == StaleVoucherError.code:
-                    self._tools.desk.resend_all(owner)
                 raise await self._line.judge(owner, frame.fault)
 
     async def _take_token(self, owner: Address, tokens: stage_pb2.Tokens) -> None:

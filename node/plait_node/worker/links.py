@@ -4,24 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from plait.protocol.codec import signed_from_pb
+from plait.protocol.errors import MalformedMessageError, StaleVoucherError
 from plait.protocol.ids import Address, Hash, to_hex
+from plait.protocol.messages import Voucher
 from plait_node.wire import Destination, Link, WireError
 from plait_node.worker.errors import StageFailure
 
 if TYPE_CHECKING:
     from plait.protocol.pb import stage_pb2
+    from plait.protocol.typed import Signed
     from plait_node.swarm.records import NodeRecord
 
 _INBOX = 4_096
 _EXPECTED = frozenset({"opened", "leaf", "tokens", "at", "fault"})
 
-TakeAck = Callable[[Address, "stage_pb2.HopAck"], Awaitable[None]]
-
 _log = logging.getLogger(__name__)
+
+
+class Cashier(Protocol):
+    """Who is told what stages answer to payments."""
+
+    async def take_ack(self, owner: Address, received: stage_pb2.HopAck, /) -> None:
+        """Take an acknowledgement of a stage."""
+        ...
+
+    async def take_stale(self, owner: Address, stands: Signed[Voucher] | None, /) -> None:
+        """Hear that a stage lacks payments: the last voucher that it accepted, None before its first."""
+        ...
 
 
 class Dials(Protocol):
@@ -83,7 +96,7 @@ class LinkPool:
         self._dialer = dialer
         self._links: dict[Address, Link] = {}
         self._numbers: dict[Address, int] = {}
-        self._ack_takers: list[TakeAck] = []
+        self._cashiers: list[Cashier] = []
         self._readers: dict[Link, asyncio.Task[None]] = {}
         self._locks: dict[Address, asyncio.Lock] = {}
         self._inboxes: dict[Hash, Inbox] = {}
@@ -124,9 +137,9 @@ class LinkPool:
         link = self._links.get(owner)
         return link.rtt_s if link is not None and not link.closed else None
 
-    def take_acks(self, taker: TakeAck) -> None:
-        """Give every acknowledgement of a payment to `taker`."""
-        self._ack_takers.append(taker)
+    def report_to(self, cashier: Cashier) -> None:
+        """Tell `cashier` what stages answer to payments."""
+        self._cashiers.append(cashier)
 
     def subscribe(self, inbox: Inbox) -> None:
         """Deliver what names this job, and the loss of its links, to its inbox."""
@@ -168,13 +181,13 @@ class LinkPool:
     async def _read(self, link: Link) -> None:
         async for frame in link.frames():
             kind = frame.WhichOneof("body")
-            if kind == "ack":
-                for taker in self._ack_takers:
-                    await taker(link.peer, frame.ack)
-            elif kind not in _EXPECTED:
-                await link.accuse(f"a stage sends no {kind} to a worker")
-                break
-            elif (wrong := self._deliver(link.peer, kind, frame)) is not None:
+            if kind == "ack" or (kind == "fault" and frame.fault.fault.code == StaleVoucherError.code):
+                wrong = await self._report(link.peer, frame)
+            elif kind in _EXPECTED:
+                wrong = self._deliver(link.peer, kind, frame)
+            else:
+                wrong = f"a stage sends no {kind} to a worker"
+            if wrong is not None:
                 await link.accuse(wrong)
                 break
         await link.wait_closed()
@@ -192,6 +205,19 @@ class LinkPool:
         spare = next((each for each in self._readers if each.peer == link.peer and not each.closed), None)
         if spare is not None:
             self._use(spare)
+
+    async def _report(self, peer: Address, frame: stage_pb2.Frame) -> str | None:
+        """Tell the cashiers what a stage answered; return what is wrong with it, None when nothing is."""
+        try:
+            stands = signed_from_pb(frame.fault.stands, Voucher) if frame.fault.HasField("stands") else None
+        except MalformedMessageError as error:
+            return error.text
+        for cashier in self._cashiers:
+            if frame.HasField("ack"):
+                await cashier.take_ack(peer, frame.ack)
+            else:
+                await cashier.take_stale(peer, stands)
+        return None
 
     def _deliver(self, peer: Address, kind: str, frame: stage_pb2.Frame) -> str | None:
         """Give a frame to its job; return what is wrong with it, None when nothing is."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from plait.protocol.checks import NodeDirectory
 from plait.protocol.ids import Address
 from plait_node.worker.ahead import Proposers
-from plait_node.worker.hops import HopDesk
+from plait_node.worker.desk import HopDesk
 from plait_node.worker.links import LinkPool
 
 if TYPE_CHECKING:

@@ -120,6 +120,10 @@ class PayerChannel:
         head = self.account.store.head()
         return self._payment(head) if head and head.request != HASH_ZERO else None
 
+    def latest(self, count: int) -> list[Payment]:
+        """Return the channel's last payments, oldest first."""
+        return [self._payment(each) for each in self.account.store.latest(count) if each.request != HASH_ZERO]
+
     def recover(self, voucher: Signed[Voucher] | None, leaves: Sequence[ReceiptLeaf] = ()) -> list[Payment]:
         """Compare with the payee's last voucher and return the payments it lacks, oldest first.
 

@@ -133,6 +133,11 @@ class ChannelStore:
         query = "SELECT * FROM payments WHERE role = ? AND channel = ? AND seq > ? ORDER BY seq"
         return [_entry(row) for row in self.journal.all(query, self._role, self.channel, seq)]
 
+    def latest(self, count: int) -> list[Entry]:
+        """Return the last payments, oldest first."""
+        query = "SELECT * FROM payments WHERE role = ? AND channel = ? ORDER BY seq DESC LIMIT ?"
+        return [_entry(row) for row in reversed(self.journal.all(query, self._role, self.channel, count))]
+
     def paid(self, request: Hash) -> Paid:
         """Return what was paid for a request on this channel."""
         last = self.last_of(request)

@@ -36,6 +36,7 @@ class FaultError(Exception):
 
     def __init__(self, fault: pb.JobFault, said_by: Address) -> None:
         super().__init__(f"{fault.fault.code}: {fault.fault.text}")
+        self.fault = fault
         self.code = fault.fault.code
         self.blamed = fault.blamed
         self.said_by = said_by

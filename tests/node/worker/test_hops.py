@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from tests.node.stage.network import Node
 from tests.node.wire.peers import DOMAIN
+from tests.node.worker.test_takeover import dies, restarted
 from tests.node.worker.world import ACK_S, World, leaf_of, until, world
 
-from plait.ledger import Journal, PayerBook
-from plait.protocol.ids import to_hex
-from plait_node.wire import WireError
+from plait.ledger import Journal, PayerBook, PayerChannel
+from plait.protocol.codec import fault_to_pb
+from plait.protocol.errors import Fault
+from plait.protocol.ids import Hash, to_hex
+from plait.protocol.pb import stage_pb2
+from plait_node.stage.payments import HopPay
+from plait_node.wire import Link, WireError
 from plait_node.worker import HopDesk
 
 PROMPT = [token % 60 for token in range(20)]
 
 
+def channel_of(made: World, node: Node) -> PayerChannel:
+    return made.book.channel(node.identity.owner)
+
+
 def head_of(made: World, node: Node) -> int:
-    return made.book.channel(node.identity.owner).cumulative
+    return channel_of(made, node).cumulative
 
 
 async def test_hop_payments_of_a_restarted_worker_go_on_where_the_stage_stands(tmp_path: Path) -> None:
@@ -30,7 +40,7 @@ async def test_hop_payments_of_a_restarted_worker_go_on_where_the_stage_stands(t
         node = made.net.nodes[0]
         book = PayerBook(Journal(tmp_path / "worker.db"), DOMAIN, made.who.key, payer=made.who.owner)
         desk = HopDesk(channel=book.channel, pool=made.pool, domain=DOMAIN, directory=made.net.directory, ack_s=ACK_S)
-        made.pool.take_acks(desk.take_ack)
+        made.pool.report_to(desk)
         asked = await made.asking(PROMPT, max_tokens=4)
         await desk.send(node.identity.owner, lambda channel: channel.pay(asked.digest, 5, 0), None)
         assert await desk.acknowledged(node.identity.owner)
@@ -62,6 +72,84 @@ async def test_hop_payments_of_two_jobs_reach_a_stage_in_the_order_of_its_channe
             leaves = [leaf_of(made, asked, node) for asked in pair]
             assert all(leaf is not None for leaf in leaves)
             assert head_of(made, node) == sum(leaf.hop_amount for leaf in leaves if leaf is not None)
+
+
+def deafen(node: Node) -> Callable[[], None]:
+    """Let a stage lose all payments, as a link that ends does; return how to mend it."""
+    hears = node.role._pay
+
+    async def lose(_link: object, _paid: object) -> None:
+        pass
+
+    node.role._pay = lose  # type: ignore[method-assign, assignment]
+
+    def mend() -> None:
+        node.role._pay = hears  # type: ignore[method-assign]
+
+    return mend
+
+
+@pytest.mark.parametrize("lost", [1, 3], ids=["one-job", "more-than-are-sent-again"])
+async def test_payments_lost_with_the_worker_are_made_good_while_the_stage_still_keeps_the_jobs(
+    tmp_path: Path, lost: int
+) -> None:
+    """The new process has the vouchers in its journal, and nothing of what the payers signed."""
+    async with world(tmp_path) as made:
+        made.desk.ack_s = 0.3
+        node = made.net.nodes[0]
+        await (await made.asking(PROMPT, max_tokens=4)).run()
+        await made.settled()
+        mend = deafen(node)
+        for _ in range(lost):
+            unpaid = await made.asking(PROMPT, max_tokens=4)
+            await unpaid.run()
+            assert unpaid.error is not None
+        await until(lambda: not made.role.busy)
+        await dies(made)
+        mend()
+        restarted(made)
+        made.serving = asyncio.create_task(made.role.run())
+        asked = await made.asking(PROMPT, max_tokens=4)
+        assert await asked.run() == asked.expected(4)
+        await made.settled()
+        assert leaf_of(made, asked, node) is not None
+
+
+async def test_stage_that_forgot_everything_is_sent_the_whole_channel_bit_by_bit(tmp_path: Path) -> None:
+    async with world(tmp_path) as made:
+        node = made.net.nodes[0]
+        channel = channel_of(made, node)
+        for number in range(1, 61):
+            channel.pay(Hash(bytes([number]) * 32), number, 0)
+        asked = await made.asking(PROMPT, max_tokens=4)
+        assert await asked.run() == asked.expected(4)
+        await made.settled()
+        assert not node.blames
+        assert made.pool.number(node.identity.owner) == 1  # no link was lost over it
+
+
+async def test_stage_that_lacks_the_same_payments_again_is_not_sent_them_again(tmp_path: Path) -> None:
+    async with world(tmp_path) as made:
+        made.desk.ack_s = 0.5
+        node = made.net.nodes[0]
+        await (await made.asking(PROMPT, max_tokens=4)).run()
+        await made.settled()
+        heard = 0
+
+        async def refuse(link: Link, paid: HopPay) -> None:
+            nonlocal heard
+            heard += 1
+            fault = Fault(code="stale_voucher", text="never enough", retry=False)
+            told = stage_pb2.JobFault(job=paid.payment.pay.message.request, fault=fault_to_pb(fault))
+            await link.send(stage_pb2.Frame(fault=told))
+
+        node.role._pay = refuse  # type: ignore[method-assign, assignment]
+        asked = await made.asking(PROMPT, max_tokens=4)
+        await asked.run()
+        assert asked.error is not None
+        assert to_hex(node.identity.owner) in asked.error.error.text
+        await until(lambda: not made.role.busy)
+        assert heard < 6 * len(channel_of(made, node).recover(None))
 
 
 class SilentTill:

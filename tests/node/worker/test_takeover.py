@@ -45,7 +45,7 @@ def restarted(made: World) -> None:
     pool = LinkPool(tools.pool._dialer)
     book = PayerBook(Journal(made.net.folder / "worker.db"), DOMAIN, made.who.key, payer=made.who.owner)
     desk = HopDesk(channel=book.channel, pool=pool, domain=DOMAIN, directory=made.net.directory, ack_s=ACK_S)
-    pool.take_acks(desk.take_ack)
+    pool.report_to(desk)
     made.tools = replace(tools, pool=pool, desk=desk)
     made.hire()
 

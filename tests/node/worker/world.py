@@ -245,7 +245,7 @@ def build(net: Network, patience: Patience, proposers: Proposers, *, name: str =
     meeting = Meeting(Dialer(identity=who, directory=net.directory, patience=CALM))
     pool = pool_of(meeting)
     desk = HopDesk(channel=book.channel, pool=pool, domain=DOMAIN, directory=net.directory, ack_s=ACK_S)
-    pool.take_acks(desk.take_ack)
+    pool.report_to(desk)
     tools = Tools(
         owner=who.owner,
         domain=DOMAIN,

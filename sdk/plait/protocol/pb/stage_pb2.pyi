@@ -210,14 +210,16 @@ class Ping(_message.Message):
     def __init__(self, number: _Optional[int] = ...) -> None: ...
 
 class JobFault(_message.Message):
-    __slots__ = ("job", "fault", "blamed")
+    __slots__ = ("job", "fault", "blamed", "stands")
     JOB_FIELD_NUMBER: _ClassVar[int]
     FAULT_FIELD_NUMBER: _ClassVar[int]
     BLAMED_FIELD_NUMBER: _ClassVar[int]
+    STANDS_FIELD_NUMBER: _ClassVar[int]
     job: bytes
     fault: _signed_pb2.Fault
     blamed: bytes
-    def __init__(self, job: _Optional[bytes] = ..., fault: _Optional[_Union[_signed_pb2.Fault, _Mapping[str, object]]] = ..., blamed: _Optional[bytes] = ...) -> None: ...
+    stands: _signed_pb2.SignedVoucher
+    def __init__(self, job: _Optional[bytes] = ..., fault: _Optional[_Union[_signed_pb2.Fault, _Mapping[str, object]]] = ..., blamed: _Optional[bytes] = ..., stands: _Optional[_Union[_signed_pb2.SignedVoucher, _Mapping[str, object]]] = ...) -> None: ...
 
 class Part(_message.Message):
     __slots__ = ("data", "last")
