@@ -214,11 +214,11 @@ class HopDesk:
         now = asyncio.get_running_loop().time()
         return any(each.due_at < now for each in self._counter(owner).under_way)
 
-    def silence(self, owner: Address) -> str:
-        """Say why a stage's acknowledgement is not waited for any longer."""
+    def silence(self, owner: Address) -> tuple[str, bool]:
+        """Say why a stage's acknowledgement is not waited for any longer, and whether a lost link is the reason."""
         if not self._pool.alive(owner):
-            return "the link to it ended before it acknowledged a payment"
-        return f"it did not acknowledge a payment within {self.ack_s:g} s"
+            return "the link to it ended before it acknowledged a payment", True
+        return f"it did not acknowledge a payment within {self.ack_s:g} s", False
 
     async def acknowledged(self, owner: Address) -> bool:
         """Wait until a stage has acknowledged everything that was sent; tell whether it did while it could."""

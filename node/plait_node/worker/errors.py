@@ -25,12 +25,15 @@ class StageFailure(WorkerError):  # noqa: N818  a failure of a peer, answered wi
     code = "stage_failed"
     retry = True
 
-    def __init__(self, owner: Address, blocks: str, reason: str, *, accuser: Address | None = None) -> None:
-        """Keep who is blamed, by whom, and why."""
+    def __init__(
+        self, owner: Address, blocks: str, reason: str, *, accuser: Address | None = None, unheard: bool = False
+    ) -> None:
+        """Keep who is blamed, by whom, and why; `unheard`: a link to it was lost, which may be nobody's fault."""
         super().__init__(f"stage {to_hex(owner)} (blocks {blocks}) failed: {reason}; ask again, another route is taken")
         self.owner = owner
         self.reason = reason
         self.accuser = accuser
+        self.unheard = unheard
 
 
 class UnpaidError(WorkerError):

@@ -261,7 +261,7 @@ class Generation:
 
     async def _take(self, event: Event | None) -> None:
         if isinstance(event, Lost):
-            raise self._line.failure(event.owner, f"the link to it ended: {event.reason}")
+            raise self._line.failure(event.owner, f"the link to it ended: {event.reason}", unheard=True)
         if not isinstance(event, Arrived):
             return
         try:

@@ -85,7 +85,7 @@ class HopPay:
             try:
                 await self._desk.send(stage.node, lambda channel, fee=fee: channel.pay(self._request, fee, to), payer)
             except WireError as error:
-                raise StageFailure(stage.node, blocks_of(stage), error.text) from error
+                raise StageFailure(stage.node, blocks_of(stage), error.text, unheard=True) from error
 
     async def acknowledged(self) -> None:
         """Wait until every stage has acknowledged; raise `StageFailure` blaming one that did not."""
@@ -132,5 +132,5 @@ class HopPay:
         return channel.end_job(self._request, replace(leaf, hop_amount=amount), to=self._to)
 
     def _late(self, stage: Stage) -> StageFailure:
-        reason = self._desk.silence(stage.node)
-        return StageFailure(stage.node, blocks_of(stage), reason)
+        reason, unheard = self._desk.silence(stage.node)
+        return StageFailure(stage.node, blocks_of(stage), reason, unheard=unheard)

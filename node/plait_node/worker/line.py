@@ -63,7 +63,7 @@ class Line:
         try:
             await self._pool.send(stage.node, frame)
         except WireError as error:
-            raise self.failure(stage.node, error.text) from error
+            raise self.failure(stage.node, error.text, unheard=True) from error
 
     async def send_all(self, frame: stage_pb2.Frame) -> None:
         """Send to every stage; raise `StageFailure`."""
@@ -88,9 +88,9 @@ class Line:
         if accused is None or accused == owner:
             return self.failure(owner, f"{fault.text} ({fault.code})")
         if await self._gone(accused):
-            return self.failure(accused, fault.text)
+            return self.failure(accused, fault.text, unheard=True)
         # Two strangers say different things of each other: neither is believed, both are avoided for a while.
-        return self.failure(accused, f"{to_hex(owner)} says: {fault.text}", accuser=owner)
+        return self.failure(accused, f"{to_hex(owner)} says: {fault.text}", accuser=owner, unheard=True)
 
     async def _gone(self, owner: Address) -> bool:
         """Return whether our own link to a stage ends, as its neighbour says that theirs did."""
@@ -100,7 +100,9 @@ class Line:
             await asyncio.sleep(_LOOK_S)
         return not alive
 
-    def failure(self, owner: Address, reason: str, *, accuser: Address | None = None) -> StageFailure:
+    def failure(
+        self, owner: Address, reason: str, *, accuser: Address | None = None, unheard: bool = False
+    ) -> StageFailure:
         """Return the failure of a stage, for a reason."""
         blocks = next((blocks_of(stage) for stage in self._route if stage.node == owner), "?")
-        return StageFailure(owner, blocks, reason, accuser=accuser)
+        return StageFailure(owner, blocks, reason, accuser=accuser, unheard=unheard)

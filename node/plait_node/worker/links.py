@@ -110,7 +110,8 @@ class LinkPool:
             try:
                 self._adopt(await self._dialer.dial(record.destination))
             except WireError as error:
-                raise StageFailure(record.owner, f"{facts.first}-{facts.last - 1}", error.text) from error
+                blocks = f"{facts.first}-{facts.last - 1}"
+                raise StageFailure(record.owner, blocks, error.text, unheard=True) from error
 
     async def serve(self, link: Link) -> None:
         """Take a link that a stage opened, until it ends: the `on_link` of a `LinkServer`."""

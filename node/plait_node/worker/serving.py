@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from plait_node.worker.tools import Tools
 
 _TRIES = 8
+_AGAIN_S = 1.0  # until a stage that was lost is asked again, once, where nobody else serves its blocks
 
 _log = logging.getLogger(__name__)
 
@@ -72,6 +73,7 @@ class Serving:
         self._tried: list[Generation] = []
         self._held: Generation | None = None  # whose work the stages still hold
         self._excluded: frozenset[Address] = frozenset()
+        self._asked_again: set[Address] = set()
         self._tries_left = _TRIES
         self._done: Done | None = None
         payer.signed_to = self._signed_to
@@ -134,15 +136,31 @@ class Serving:
             self._told.add(last)
 
     async def _decide(self, failure: StageFailure | None) -> Decision:
-        profile = self._tried[0].profile if self._tried else self._past.profile if self._past else None
+        """Return route and methods for what is not delivered; raise the `failure` where there is no other route.
+
+        A link is lost as well when we stood still ourselves, to all stages at once: where nobody else serves a stage's
+        blocks, it is asked once more.
+        """
         try:
-            return await self._planner.decide(
-                self._task, excluded=self._excluded, profile=profile, delivered=self._told.ids
-            )
+            return await self._plan()
         except PlaitError:
-            if failure is not None:
+            if failure is None:
+                raise
+            if not failure.unheard or failure.owner in self._asked_again:
                 raise failure from None
-            raise
+        self._asked_again.add(failure.owner)
+        self._excluded -= {failure.owner}
+        await asyncio.sleep(_AGAIN_S)
+        try:
+            return await self._plan()
+        except PlaitError:
+            raise failure from None
+
+    async def _plan(self) -> Decision:
+        profile = self._tried[0].profile if self._tried else self._past.profile if self._past else None
+        return await self._planner.decide(
+            self._task, excluded=self._excluded, profile=profile, delivered=self._told.ids
+        )
 
     async def _attempt_over(self, decision: Decision) -> Done:
         pool = self._tools.pool

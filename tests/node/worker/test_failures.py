@@ -68,6 +68,29 @@ async def test_worker_stage_dies_mid_answer_and_nobody_else_serves_it_error_name
         assert dying.identity.owner not in [stage.node for stage in second.job.message.route]
 
 
+@pytest.mark.parametrize("many", [1, 3], ids=["one-link", "all-links"])
+@pytest.mark.parametrize("count", [0, 30], ids=["in-the-prompt", "mid-answer"])
+async def test_worker_that_loses_links_to_stages_that_nobody_can_replace_asks_them_again(
+    tmp_path: Path, many: int, count: int
+) -> None:
+    """A process that stood still for two seconds is dropped by all its peers: no stage is at fault."""
+    async with world(tmp_path) as made:
+        slow_down(made.net.nodes[0], 0.03)
+        asked = await made.asking_long(PROMPT, max_tokens=60)
+        answering = asyncio.create_task(asked.run())
+        node = made.net.nodes[0]
+        await until(lambda: any(not job.closed for job in node.role._jobs) and len(asked.verifier.ids) >= count)
+        for each in made.net.nodes[:many]:
+            for link in [link for link in each.role._neighbours.all() if link.peer == made.who.owner]:
+                await link._transport.abort()
+        assert await answering == asked.expected(60)
+        assert asked.error is None
+        assert asked.job is not None
+        assert asked.job.message.attempt >= 2
+        await made.settled()
+        assert all(leaf_of(made, asked, each) is not None for each in made.net.nodes)
+
+
 async def test_worker_stage_dies_nothing_beyond_the_delivered_windows_is_paid(tmp_path: Path) -> None:
     async with world(tmp_path) as made:
         dying = made.net.nodes[1]
