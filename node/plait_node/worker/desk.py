@@ -240,15 +240,19 @@ class HopDesk:
             _log.info("payments wait for a link node=%s error=%s", to_hex(owner), error.text)
 
     async def _send_out(self, owner: Address, counter: _Counter, payer: Signed[Pay] | None) -> None:
-        """Send, in order, what did not go over this link and is covered; more when some of it is acknowledged."""
-        number = self._pool.number(owner)
+        """Send, in order, what did not go over this link and is covered, and once more what lies for long.
+
+        What is beyond the most that may be under way goes out when some of that is acknowledged.
+        """
+        number, now = self._pool.number(owner), asyncio.get_running_loop().time()
         for each in counter.under_way[:_MOST_UNDER_WAY]:
-            if each.link == number:
+            # A stage may take later what it refused. Whoever waits for it has long seen by then that it is late.
+            if each.link == number and now < each.due_at + self.ack_s:
                 continue
             if not self._deposits.covers(owner, each.cumulative):
                 return
             each.show(payer)
-            each.due_at = asyncio.get_running_loop().time() + self.ack_s
+            each.due_at = now + self.ack_s
             await self._pool.send(owner, each.frame)
             each.link = number
 

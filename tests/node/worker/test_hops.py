@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
-from tests.node.stage.network import Node
+from tests.node.stage.network import Node, Slot
 from tests.node.wire.peers import DOMAIN
 from tests.node.worker.test_takeover import dies, restarted
 from tests.node.worker.world import ACK_S, World, leaf_of, until, world
@@ -128,6 +129,30 @@ async def test_stage_that_forgot_everything_is_sent_the_whole_channel_bit_by_bit
         await made.settled()
         assert not node.blames
         assert made.pool.number(node.identity.owner) == 1  # no link was lost over it
+
+
+async def test_channel_that_was_not_funded_while_many_jobs_came_is_paid_once_it_is(tmp_path: Path) -> None:
+    """The operator opens channels by hand: what was refused is sent again over the same link."""
+    async with world(tmp_path, unpaid_s=0.0) as made:
+        made.desk.ack_s = 0.3
+        node = made.net.nodes[0]
+        await (await made.asking(PROMPT, max_tokens=4)).run()
+        await made.settled()
+        slot = (made.who.owner, node.identity.owner, made.who.key.address)
+        made.net.channels.slots[slot] = Slot(deposit=1)
+        node.role._till._till._slots.clear()
+        for number in range(1, 21):
+            request = Hash(bytes([number]) * 32)
+            await made.desk.send(node.identity.owner, partial(PayerChannel.pay, request=request, amount=9, to=0), None)
+        assert not await made.desk.acknowledged(node.identity.owner)
+        made.desk.ack_s = ACK_S
+        for each in made.desk._counter(node.identity.owner).under_way:
+            each.due_at -= 2 * ACK_S  # as if it had been sent long ago
+        made.net.channels.slots[slot] = Slot()
+        asked = await made.asking(PROMPT, max_tokens=4)
+        assert await asked.run() == asked.expected(4)
+        await made.settled()
+        assert made.pool.number(node.identity.owner) == 1
 
 
 async def test_stage_that_lacks_the_same_payments_again_is_not_sent_them_again(tmp_path: Path) -> None:
