@@ -22,7 +22,7 @@ from plait_audit import audit
 pytestmark = pytest.mark.timeout(900)
 
 STORY = "Write a long story about a lighthouse keeper and the sea."
-KILL_AFTER = 20
+KILL_AFTER, STILL_S = 20, 4.0
 
 
 async def ask(client: AsyncPlait, question: str = "Hi.", *, tokens: int = 8) -> ChatCompletion:
@@ -103,8 +103,27 @@ async def test_worker_killed_in_an_answer_goes_on_behind_what_was_delivered(net:
         await _paid_once(net, client, undisturbed, answer)
 
 
+@pytest.mark.parametrize(("who", "after"), [("worker", 1), ("stage that nobody can replace", KILL_AFTER)])
+async def test_process_that_stands_still_for_some_seconds_is_found_again(
+    net: LiveNetwork, tmp_path: Path, who: str, after: int
+) -> None:
+    """A busy disk or a suspended machine is no death: the links are lost, and made again."""
+
+    def choose(job: Job) -> Node:
+        still = net.nodes["worker"] if who == "worker" else net.by_owner(job.route[0].node)
+        asyncio.get_running_loop().call_later(STILL_S, os.kill, still.pid, signal.SIGCONT)
+        return still
+
+    async with net.payer(tmp_path) as client:
+        undisturbed = await ask(client, STORY, tokens=80)
+        answer, _ = await _disturbed(net, client, choose, signal.SIGSTOP, after=after)
+        assert answer.choices[0].message.content == undisturbed.choices[0].message.content
+        assert answer.job.attempt > 1
+        await _paid_once(net, client, undisturbed, answer)
+
+
 async def _disturbed(
-    net: LiveNetwork, client: AsyncPlait, choose: Callable[[Job], Node], how: signal.Signals
+    net: LiveNetwork, client: AsyncPlait, choose: Callable[[Job], Node], how: signal.Signals, *, after: int = KILL_AFTER
 ) -> tuple[ChatCompletion, Node]:
     """Ask, and send a signal to one of those who answer once some tokens are out."""
     stream = await client.chat.completions.create(
@@ -112,7 +131,7 @@ async def _disturbed(
     )
     victim: Node | None = None
     async for _ in stream:
-        if victim is None and stream.usage.completion_tokens >= KILL_AFTER:
+        if victim is None and stream.usage.completion_tokens >= after:
             job = stream._run.verifier.job
             assert job is not None
             victim = choose(job)
