@@ -13,7 +13,7 @@ import pytest
 from plait_node.engine.native import find_compiler
 
 SETUP = """
-import json, resource, sys
+import json, mmap, resource, sys, time
 from dataclasses import replace
 import numpy as np
 from tests.node.engine.small import BLOCKS, model
@@ -36,9 +36,17 @@ def computed(at, count):
     return piece
 
 def limit(more):
-    pages = int(open("/proc/self/statm").read().split()[0])
-    size = resource.RLIM_INFINITY if more is None else pages * resource.getpagesize() + more
-    resource.setrlimit(resource.RLIMIT_AS, (size, resource.RLIM_INFINITY))
+    if more is None:
+        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        return
+    while True:  # a thread that began or ended meanwhile gives much address space back: then it is less than was read
+        pages = int(open("/proc/self/statm").read().split()[0])
+        resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + more, resource.RLIM_INFINITY))
+        time.sleep(0.1)
+        try:
+            mmap.mmap(-1, more + (1 << 20)).close()
+        except OSError:
+            return
 
 compiled = sys.argv[1] == "compiled"
 built = model().built
@@ -63,6 +71,7 @@ short = computed(60_000, 32)
 held = cache.length
 limit(None)
 again = computed(60_000, 32)
+assert again.error is None, (short.error, held, again.error)
 engine.rollback(bytes(32), 60_000)
 if compiled:
     with blocks.by_torch():

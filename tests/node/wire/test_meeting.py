@@ -40,7 +40,7 @@ async def test_meeting_point_itself_waits_for_the_link_that_is_kept_to_it() -> N
     directory = MemoryDirectory()
     async with meeter(directory) as point, meeter(directory, behind=[point], listens=False) as hidden:
         link = await point.meeting.dial(hidden.destination)
-        await speaks(link, hidden.links[0])
+        await speaks(link, await served(hidden, point))
 
 
 async def test_meeting_point_that_is_gone_is_replaced_by_another() -> None:
@@ -51,7 +51,7 @@ async def test_meeting_point_that_is_gone_is_replaced_by_another() -> None:
         meeter(directory) as goes,
         meeter(directory, behind=[goes, stays], listens=False) as hidden,
     ):
-        await goes.links[0].close()
+        await (await served(goes, hidden)).close()
         await until(lambda: len(goes.links) == 2 and len(hidden.meeting.kept) == 2)
         directory.staked.discard(goes.owner)
         await goes.links[1].close()
